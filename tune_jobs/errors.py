@@ -1,0 +1,39 @@
+"""Every exception that this project raises on purpose.
+
+`SweepError` is the root. What a user asked wrongly is a `UserError` (exit status 2), also a
+`ValueError`; it names the value, the rule and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SweepError(Exception):
+    """The root of this project's exceptions."""
+
+
+class UserError(SweepError, ValueError):
+    """Something that was asked for cannot be done as asked; nothing has been started."""
+
+
+class DataError(UserError):
+    """A data set cannot be found, or a file of it is not what it should be."""
+
+
+class StoreError(SweepError):
+    """A sweep's folder cannot be read or written, or holds something that is not ours."""
+
+
+class TrackingUnreachable(SweepError):
+    """The MLflow tracking server does not answer."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UserError:
+    """The error for a name that no registry holds: the known ones, and the nearest of them."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    tail = f" {remedy}" if remedy else ""
+    return UserError(f"{kind} {name!r} is unknown; known: {', '.join(names)}.{hint}{tail}")
