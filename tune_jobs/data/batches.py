@@ -1,0 +1,88 @@
+"""From a data set to batches: the validation split, the order of examples, the tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tune_jobs.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+def split_indices(examples: int, validation_examples: int, seed: int) -> tuple[Indices, Indices]:
+    """Indices (train, validation) of a train split of `examples`: seeded, disjoint, each sorted.
+
+    Errors:
+        UserError: `validation_examples` is not within 0..examples - 1.
+    """
+    if not 0 <= validation_examples < examples:
+        raise UserError(
+            f"{validation_examples} validation examples cannot be carved from {examples}; "
+            f"choose from 0 to {examples - 1}"
+        )
+    order = np.random.default_rng(seed).permutation(examples)
+    return np.sort(order[validation_examples:]), np.sort(order[:validation_examples])
+
+
+class ExampleStream:
+    """An endless stream of `indices`: one seeded permutation of them after the other.
+
+    Batches are windows of the stream and cross the borders of epochs, so that the k-th n examples
+    (n = len(indices)) hold every example once whatever the batch size, no batch is short, and the
+    examples seen alone say where a resumed trial goes on.
+    """
+
+    def __init__(self, indices: Indices, seed: int) -> None:
+        if len(indices) == 0:
+            raise ValueError("a stream needs at least one example, got none")
+        self._indices = np.asarray(indices)
+        self._seed = seed
+        self._epoch: int | None = None
+        self._order = self._indices
+
+    def take(self, start: int, count: int) -> Indices:
+        """The examples at stream positions [start, start + count), int64 (count,).
+
+        Errors:
+            ValueError: `start` or `count` is negative.
+        """
+        if start < 0 or count < 0:
+            raise ValueError(f"positions begin at 0, got start {start} and count {count}")
+        taken = np.empty(count, np.int64)
+        filled = 0
+        while filled < count:
+            epoch, offset = divmod(start + filled, len(self._indices))
+            part = self._permutation(epoch)[offset : offset + count - filled]
+            taken[filled : filled + len(part)] = part
+            filled += len(part)
+        return taken
+
+    def _permutation(self, epoch: int) -> Indices:
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
+            self._epoch = epoch
+        return self._order
+
+
+def to_batch(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    indices: Indices,
+    device: torch.device | str,
+    mean: float,
+    std: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The examples at `indices` as tensors on `device`.
+
+    Only the batch is copied, and it travels as uint8; conversion and normalisation are the
+    device's work. `mean` and `std` are in units where 255 is 1.
+
+    Returns:
+        Images float32 (b, c, h, w), channels last, and labels int64 (b,).
+    """
+    pixels = torch.from_numpy(images.take(indices, axis=0)).to(device)
+    inputs = pixels.to(torch.float32, memory_format=torch.channels_last)
+    inputs = inputs.div_(255).sub_(mean).div_(std)
+    return inputs, torch.from_numpy(labels.take(indices)).to(device)
