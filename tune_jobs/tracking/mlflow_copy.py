@@ -1,0 +1,551 @@
+"""MLflow as a copy of the sweep's store, written by a thread of its own.
+
+The store is written first; this copy may lag, lose a server, or be killed, and `complete` fills it
+from the store's rows. What makes that safe:
+
+1. Nothing here raises into the sweep or makes it wait; only `check_reachable` raises.
+2. A trial is found again by its tags (`mlflow.parentRunId`, `trial_id`): MLflow is its own state.
+3. A nested run is closed (FINISHED or FAILED) only after everything of its trial is written; every
+   other run is unfinished business for `complete`.
+4. A point keeps the timestamp it was queued with, so that writing it again after a lost answer
+   changes nothing (MLflow drops an equal point).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import queue
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tune_jobs.errors import TrackingUnreachable
+from tune_jobs.records import Measurement, TrialResult
+
+log = logging.getLogger(__name__)
+
+QUEUE_SIZE = 10_000
+MAX_METRICS = 1_000  # MLflow's limits for one log_batch
+MAX_PARAMS_AND_TAGS = 100
+MAX_PARAM_CHARACTERS = 6_000
+FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS = 0.5, 30.0
+REJECTIONS_BEFORE_GIVING_UP = 2
+
+CURVES = (
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "test_accuracy",
+    "train_seconds",
+    "wall_time_seconds",
+)
+PARAMS = (
+    "batch_size",
+    "micro_batch_size",
+    "learning_rate",
+    "base_learning_rate",
+    "optimizer",
+    "seed",
+    "model",
+    "data",
+)
+# batch_size and learning_rate stand here too: MLflow's Compare draws metrics only.
+END_METRICS = (
+    "wall_time_seconds",
+    "train_seconds",
+    "evaluation_seconds",
+    "peak_memory_mib",
+    "test_accuracy",
+    "val_accuracy",
+    "examples_per_second",
+    "examples_seen",
+    "updates",
+    "examples_to_target",
+    "time_to_target_seconds",
+    "batch_size",
+    "learning_rate",
+)
+CLOSED = ("FINISHED", "FAILED")
+
+
+def default_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite file in the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def check_reachable(uri: str, timeout_seconds: float = 5) -> None:
+    """Raise TrackingUnreachable when `uri` cannot take a run; costs no import of MLflow."""
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri, timeout_seconds)
+    elif (path := _sqlite_path(uri)) is not None:
+        _check_sqlite(uri, path)
+    elif uri.startswith("file:") or "://" not in uri:
+        raise TrackingUnreachable(
+            f"tracking store {uri!r} is a folder, which MLflow no longer writes; "
+            "use sqlite:////absolute/path/mlflow.db or the http(s) address of a server"
+        )
+
+
+def _check_server(uri: str, timeout_seconds: float) -> None:
+    health = uri.rstrip("/") + "/health"
+    remedy = (
+        "start it (mlflow server --host 127.0.0.1 --port 5000), correct --tracking-uri or "
+        "MLFLOW_TRACKING_URI, or leave both out to use SQLite in the working folder"
+    )
+    try:
+        with urllib.request.urlopen(health, timeout=timeout_seconds):
+            return
+    except urllib.error.HTTPError as error:
+        failed = f"answered {error.code} {error.reason}"
+        if error.code == 403:
+            remedy = "start the server with this host in --allowed-hosts"
+        error.close()
+    except (OSError, ValueError) as error:
+        failed = f"failed ({getattr(error, 'reason', None) or error})"
+    raise TrackingUnreachable(f"tracking server {uri!r}: GET {health} {failed}; {remedy}")
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").split("?")[0])
+
+
+def _check_sqlite(uri: str, path: Path) -> None:
+    writable = path if path.exists() else path.parent
+    if not path.parent.is_dir():
+        failed = f"folder {path.parent} does not exist"
+    elif path.is_dir() or not (os.access(writable, os.W_OK) and os.access(path.parent, os.W_OK)):
+        failed = f"{writable} cannot be written"
+    else:
+        return
+    raise TrackingUnreachable(
+        f"tracking store {uri!r}: {failed}; make it writable, or name another with --tracking-uri"
+    )
+
+
+def _client(uri: str) -> Any:
+    """An MlflowClient that gives up soon and keeps quiet. The import takes seconds."""
+    # With MLflow's own 7 retries one call to a dead server blocks for four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _values(row: Measurement | TrialResult, names: Iterable[str]) -> dict[str, float]:
+    """The row's finite numbers by name; +inf, which MLflow makes 1.8e308, is left out like None."""
+    found = ((name, getattr(row, name)) for name in names)
+    return {name: value for name, value in found if value is not None and math.isfinite(value)}
+
+
+@dataclass
+class _Nested:
+    """What is known of one trial's run."""
+
+    run_id: str
+    closed: bool = False
+    reopened: bool = False  # began in an earlier process: points may be missing
+    outcome: str | None = None
+    steps: set[int] = field(default_factory=set)
+    latest: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Item:
+    row: Measurement | TrialResult
+    timestamp_ms: int
+
+
+class MlflowCopy:
+    """One sweep in MLflow: a parent run, and a nested run for each trial.
+
+    `state_path` names a small file that ties a sweep's folder to its parent run, so that another
+    sweep of the same name on a shared server is not taken for this one. Without it the parent is
+    searched by the tag `sweep`.
+
+    Calls come from one thread (the driver's); the worker thread does the talking to MLflow.
+    """
+
+    def __init__(self, uri: str, experiment: str, sweep: str, state_path: Path | None) -> None:
+        self.uri = uri
+        self.experiment = experiment
+        self.sweep = sweep
+        self.state_path = state_path
+        self.parent_run_id: str | None = None
+        self.dropped = 0
+        """Rows that were not written when they came; `complete` fills them in."""
+        self.last_error: str | None = None
+        self._params: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+        self._queue: queue.Queue[_Item] = queue.Queue(maxsize=QUEUE_SIZE)
+        self._lock = threading.RLock()  # held while talking to MLflow
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._client: Any = None
+        self._experiment_id: str | None = None
+        self._nested: dict[str, _Nested] | None = None
+        self._own: set[str] = set()  # nested runs that this process began
+        self._incomplete: set[str] = set()
+        self._last_timestamp_ms = 0
+
+    # What the sweep calls
+
+    def start(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Start the worker, which opens the parent run (a killed sweep's own, if there is one)."""
+        self._params, self._tags = dict(params), dict(tags)
+        self._thread = threading.Thread(target=self._work, name="mlflow-copy", daemon=True)
+        self._thread.start()
+
+    def measurement(self, measurement: Measurement) -> None:
+        """Queue one point of a curve; returns at once, never raises."""
+        self._enqueue(measurement)
+
+    def result(self, result: TrialResult) -> None:
+        """Queue a trial's end; returns at once, never raises."""
+        self._enqueue(result)
+
+    def complete(self, results: Sequence[TrialResult], measurements: Sequence[Measurement]) -> bool:
+        """Write every trial of the store whose run is missing or not closed. True when all are.
+
+        Idempotent. Waits for MLflow, so it belongs at the sweep's beginning and end.
+        """
+        curves: dict[str, list[Measurement]] = {}
+        for row in measurements:
+            curves.setdefault(row.trial_id, []).append(row)
+        try:
+            check_reachable(self.uri)
+            with self._lock:
+                for result in results:
+                    self._complete_trial(result, curves.get(result.trial_id, []))
+        except Exception as error:
+            self._note(error)
+            self._nested = None  # read again, since what was written is not known
+            return False
+        return True
+
+    def finish(
+        self,
+        verdict_note: str,
+        tags: Mapping[str, str],
+        artifacts: Sequence[Path],
+        timeout_seconds: float = 60,
+    ) -> bool:
+        """Drain the queue, write the verdict, end the parent run. True when the copy is whole."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+        drained = self._thread is None or not self._thread.is_alive()
+        if not self._lock.acquire(timeout=timeout_seconds if drained else 1):
+            return False
+        try:
+            check_reachable(self.uri)
+            whole = self._end_parent(verdict_note, tags, artifacts)
+        except Exception as error:
+            self._note(error)
+            return False
+        finally:
+            self._lock.release()
+        return drained and whole and not self._incomplete
+
+    # The worker
+
+    def _enqueue(self, row: Measurement | TrialResult) -> None:
+        try:
+            self._queue.put_nowait(_Item(row, self._now_ms()))
+        except queue.Full:
+            self._lose(row.trial_id)
+
+    def _now_ms(self) -> int:
+        """Later than every time it gave before: MLflow's latest value is the one of latest time."""
+        self._last_timestamp_ms = max(time.time_ns() // 1_000_000, self._last_timestamp_ms + 1)
+        return self._last_timestamp_ms
+
+    def _lose(self, trial_id: str, count: int = 1) -> None:
+        self.dropped += count
+        self._incomplete.add(trial_id)
+
+    def _note(self, error: BaseException) -> None:
+        message = f"{type(error).__name__}: {error}"
+        # Once for each outage, not for each attempt; the sweep goes on with the store.
+        if self.last_error is None:
+            log.warning("MLflow at %s: %s", self.uri, message.splitlines()[0])
+        self.last_error = message
+
+    def _work(self) -> None:
+        """Write what is queued until told to close; an outage is waited out, with back-off."""
+        pending: list[_Item] = []
+        backoff, rejections, opened = FIRST_BACKOFF_SECONDS, 0, False
+        while not (self._closing.is_set() and opened and not pending and self._queue.empty()):
+            pending = pending or self._take(block=opened)
+            try:
+                with self._lock:
+                    self._open()
+                    opened = True
+                    self._write(pending)
+                pending, backoff, rejections = [], FIRST_BACKOFF_SECONDS, 0
+                self.last_error = None
+            except Exception as error:
+                self._note(error)
+                self._nested = None  # a run may exist whose creation we believe failed
+                rejections += self._is_rejection()
+                if rejections >= REJECTIONS_BEFORE_GIVING_UP or self._closing.is_set():
+                    self._lose_all(pending)
+                    pending, rejections = [], 0
+                if self._closing.is_set():
+                    self._lose_all(self._take(block=False))
+                    return
+                self._closing.wait(backoff)
+                backoff = min(2 * backoff, LAST_BACKOFF_SECONDS)
+
+    def _take(self, block: bool) -> list[_Item]:
+        """All that is queued; waits a moment for the first when `block`."""
+        items: list[_Item] = []
+        try:
+            items.append(self._queue.get(block=block, timeout=0.2))
+            while True:
+                items.append(self._queue.get_nowait())
+        except queue.Empty:
+            return items
+
+    def _is_rejection(self) -> bool:
+        """Whether MLflow answers, so that what failed was refused rather than not delivered."""
+        try:
+            check_reachable(self.uri)
+        except TrackingUnreachable:
+            return False
+        return True
+
+    def _lose_all(self, items: Iterable[_Item]) -> None:
+        for item in items:
+            self._lose(item.row.trial_id)
+
+    def _write(self, items: Iterable[_Item]) -> None:
+        """Write queued rows, one log_batch for all the points of a trial."""
+        by_trial: dict[str, list[_Item]] = {}
+        for item in items:
+            by_trial.setdefault(item.row.trial_id, []).append(item)
+        for trial_id, of_trial in by_trial.items():
+            nested = self._nested_run(of_trial[0].row)
+            if nested.closed:
+                continue
+            self._log_curve(nested, of_trial)
+            for item in of_trial:
+                lacking = nested.reopened or trial_id in self._incomplete
+                if isinstance(item.row, TrialResult) and not lacking:
+                    self._close(nested, item.row, item.timestamp_ms)
+                elif isinstance(item.row, TrialResult):
+                    self._incomplete.add(trial_id)
+
+    # Talking to MLflow; the lock is held
+
+    def _open(self) -> None:
+        """The client, the parent run and the nested runs that exist already."""
+        if self._client is None:
+            self._client = _client(self.uri)
+        if self._experiment_id is None:
+            self._experiment_id = self._find_experiment()
+        if self.parent_run_id is None:
+            self.parent_run_id = self._find_parent() or self._create_parent()
+        if self._nested is None:
+            self._nested = self._find_nested()
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        path = _sqlite_path(self.uri)
+        # Beside the database, and not in whatever folder a process happens to run.
+        place = None if path is None else (path.absolute().parent / "mlruns").as_uri()
+        return str(self._client.create_experiment(self.experiment, artifact_location=place))
+
+    def _identity(self) -> tuple[str, str]:
+        """The tag that marks this sweep's parent run. Its token is kept before it is used."""
+        if self.state_path is None:
+            return "sweep", self.sweep
+        if not self.state_path.exists():
+            self.state_path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self.state_path.with_name(self.state_path.name + ".tmp")
+            unfinished.write_text(json.dumps({"sweep_id": uuid.uuid4().hex}))
+            os.replace(unfinished, self.state_path)
+        return "sweep_id", str(json.loads(self.state_path.read_text())["sweep_id"])
+
+    def _search(self, tag: str, value: str) -> list[Any]:
+        quoted = value.replace("'", "")
+        runs, token = [], None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                f"tags.`{tag}` = '{quoted}'",
+                max_results=1_000,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def _find_parent(self) -> str | None:
+        for run in self._search(*self._identity()):
+            if "mlflow.parentRunId" not in run.data.tags:
+                run_id = str(run.info.run_id)
+                self._client.update_run(run_id, status="RUNNING")
+                self._log_batch(run_id, tags=self._tags)
+                return run_id
+        return None
+
+    def _create_parent(self) -> str:
+        key, value = self._identity()
+        tags = self._tags | {"sweep": self.sweep, key: value}
+        run = self._client.create_run(self._experiment_id, tags=tags, run_name=self.sweep)
+        self._log_batch(run.info.run_id, params=self._params)
+        return str(run.info.run_id)
+
+    def _find_nested(self) -> dict[str, _Nested]:
+        """The nested run of each trial; of two (an answer was lost) the closed or older one."""
+        assert self.parent_run_id is not None
+        nested: dict[str, _Nested] = {}
+        runs = self._search("mlflow.parentRunId", self.parent_run_id)
+        for run in sorted(runs, key=lambda run: run.info.status not in CLOSED):
+            trial_id = run.data.tags.get("trial_id")
+            if trial_id in nested:
+                self._client.delete_run(run.info.run_id)
+            elif trial_id is not None:
+                nested[trial_id] = self._reopen(run)
+        return nested
+
+    def _reopen(self, run: Any) -> _Nested:
+        closed = run.info.status in CLOSED
+        run_id = str(run.info.run_id)
+        # Every point has train_seconds; the others may be None.
+        points = [] if closed else self._client.get_metric_history(run_id, "train_seconds")
+        return _Nested(
+            run_id=run_id,
+            closed=closed,
+            reopened=run_id not in self._own,
+            outcome=run.data.tags.get("outcome"),
+            steps={point.step for point in points},
+            latest=dict(run.data.metrics),
+        )
+
+    def _nested_run(self, row: Measurement | TrialResult) -> _Nested:
+        assert self._nested is not None
+        if row.trial_id not in self._nested:
+            unnamed = f"b{row.batch_size}-{row.trial_id}"
+            name = row.name if isinstance(row, TrialResult) else unnamed
+            tags = {
+                "mlflow.parentRunId": self.parent_run_id,
+                "stage": row.stage,
+                "sweep": self.sweep,
+                "trial_id": row.trial_id,
+            }
+            run = self._client.create_run(self._experiment_id, tags=tags, run_name=name)
+            run_id = str(run.info.run_id)
+            self._own.add(run_id)
+            self._nested[row.trial_id] = _Nested(run_id)
+        return self._nested[row.trial_id]
+
+    def _log_curve(self, nested: _Nested, items: Iterable[_Item]) -> None:
+        """One log_batch for the points whose step is not there yet."""
+        points: dict[int, _Item] = {}
+        for item in items:
+            if isinstance(item.row, Measurement) and item.row.examples_seen not in nested.steps:
+                points.setdefault(item.row.examples_seen, item)
+        metrics = [
+            (name, value, item.timestamp_ms, step)
+            for step, item in sorted(points.items())
+            for name, value in _values(item.row, CURVES).items()
+        ]
+        self._log_batch(nested.run_id, metrics=metrics)
+        nested.steps.update(points)
+        nested.latest.update({name: value for name, value, _, _ in metrics})
+
+    def _close(self, nested: _Nested, result: TrialResult, timestamp_ms: int) -> None:
+        """Write a trial's end, then close its run: nothing of it is missing now."""
+        metrics = [
+            (name, value, timestamp_ms, result.examples_seen)
+            for name, value in _values(result, END_METRICS).items()
+            if nested.latest.get(name) != value  # the curve's last point holds it already
+        ]
+        params = {name: str(getattr(result, name)) for name in PARAMS}
+        tags = {"outcome": result.outcome}
+        if result.reason is not None:
+            tags["reason"] = result.reason
+        self._log_batch(nested.run_id, metrics=metrics, params=params, tags=tags)
+        self._client.update_run(nested.run_id, name=result.name)
+        status = "FAILED" if result.outcome == "failed" else "FINISHED"
+        self._client.set_terminated(nested.run_id, status=status)
+        nested.closed, nested.outcome = True, result.outcome
+
+    def _complete_trial(self, result: TrialResult, curve: Sequence[Measurement]) -> None:
+        self._open()
+        assert self._nested is not None
+        nested = self._nested.get(result.trial_id)
+        if nested is None or not nested.closed:
+            if nested is not None and not _can_be_filled(nested, curve):
+                self._client.delete_run(nested.run_id)
+                del self._nested[result.trial_id]
+            nested = self._nested_run(result)
+            self._log_curve(nested, [_Item(row, self._now_ms()) for row in curve])
+            self._close(nested, result, self._now_ms())
+        self._incomplete.discard(result.trial_id)
+
+    def _end_parent(
+        self, verdict_note: str, tags: Mapping[str, str], artifacts: Sequence[Path]
+    ) -> bool:
+        self._open()
+        assert self._nested is not None
+        run_id = self.parent_run_id
+        unfinished = [nested for nested in self._nested.values() if not nested.closed]
+        for nested in unfinished:
+            self._client.set_terminated(nested.run_id, status="KILLED")
+        self._log_batch(str(run_id), tags={**tags, "mlflow.note.content": verdict_note})
+        for path in artifacts:
+            log_artifact = (
+                self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            )
+            log_artifact(run_id, str(path), *([path.name] if path.is_dir() else []))
+        self._client.set_terminated(run_id)
+        return not unfinished
+
+    def _log_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[tuple[str, float, int, int]] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """log_batch in pieces of the size that MLflow takes; nothing at all costs no call."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        parts = [
+            Param(key, str(value)[:MAX_PARAM_CHARACTERS]) for key, value in (params or {}).items()
+        ]
+        marks = [RunTag(key, str(value)) for key, value in (tags or {}).items()]
+        points = [Metric(*metric) for metric in metrics]
+        half = MAX_PARAMS_AND_TAGS // 2
+        while points or parts or marks:
+            head = points[: MAX_METRICS - MAX_PARAMS_AND_TAGS]
+            self._client.log_batch(run_id, metrics=head, params=parts[:half], tags=marks[:half])
+            points, parts, marks = points[len(head) :], parts[half:], marks[half:]
+
+
+def _can_be_filled(nested: _Nested, curve: Sequence[Measurement]) -> bool:
+    """Whether adding points makes the run equal the store; otherwise it is written anew."""
+    return nested.outcome is None and nested.steps <= {row.examples_seen for row in curve}
