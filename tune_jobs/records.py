@@ -29,6 +29,7 @@ class Measurement:
     val_loss: float | None
     val_accuracy: float | None
     test_accuracy: float | None
+    examples_to_target: int | None
     train_seconds: float
     wall_time_seconds: float
     rung: int | None

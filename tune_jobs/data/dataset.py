@@ -26,7 +26,7 @@ _METADATA_KEY = b"batch_size_sweep.dataset"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split: `images` uint8 (n, c, h, w), `labels` int64 (n,). Views of a file are read-only."""
+    """One split: `images` uint8 (n, c, h, w), `labels` int64 (n,); read-only if of a file."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -120,8 +120,8 @@ def verify_dataset(path: Path) -> None:
 def _digest(dataset: Dataset) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for split in (dataset.train, dataset.test):
-        digest.update(np.ascontiguousarray(split.images))
-        digest.update(np.ascontiguousarray(split.labels))
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels).data)
     return digest.hexdigest()
 
 

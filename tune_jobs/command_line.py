@@ -1,0 +1,109 @@
+"""Flags: made from the fields of `SweepConfig` that are marked as such, parsed by tyro."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from tune_jobs.config import SweepConfig
+
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": str, "bool": bool}
+_BATCH_SIZES = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="B,B,...",
+    instance_from_str=lambda args: _batch_sizes(args[0]),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda value: [",".join(map(str, value))],
+)
+
+
+def _batch_sizes(text: str) -> tuple[Any, ...]:
+    """Integers where they are; anything else is left for the configuration to refuse by name."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(int(p) if p.lstrip("+-").isdigit() else p for p in parts)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do with the configuration."""
+
+    config: Path | None = None
+    """TOML file of settings; flags override it"""
+    resume: bool = False
+    """take up the sweep of this name where it stopped"""
+    dry_run: bool = False
+    """print the configuration, the plan and the requests; start nothing"""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A command line, parsed: the action, and the flags that were given."""
+
+    action: Action
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+def flag_names() -> list[str]:
+    """Every flag of the sweep, as typed."""
+    own = [f.name for f in fields(Action)]
+    names = own + [f.name for f in fields(SweepConfig) if f.metadata["flag"]]
+    return sorted("--" + name.replace("_", "-") for name in names)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Invocation:
+    """Parse a command line. Exits with status 2 on an unknown flag, 0 on --help."""
+    parsed: Any = tyro.cli(
+        _options_type(),
+        prog="sweep.py",
+        args=list(arguments) if arguments is not None else sys.argv[1:],
+        description="Which batch size should I train with, at which learning rate, and why? "
+        "Everything not listed here is set in the TOML file.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    given: dict[str, Any] = {}
+    for group in fields(parsed):
+        if group.name != "action":
+            part = getattr(parsed, group.name)
+            given |= {f.name: getattr(part, f.name) for f in fields(part)}
+    return Invocation(parsed.action, {k: v for k, v in given.items() if v not in (None, False)})
+
+
+def _options_type() -> type:
+    groups: dict[str, list[Any]] = {}
+    for f in fields(SweepConfig):
+        if not f.metadata["flag"]:
+            continue
+        kind = _TYPES.get(str(f.type))
+        if f.name == "batch_sizes":
+            annotation: Any = Annotated[tuple[Any, ...], _BATCH_SIZES]
+        else:
+            annotation = kind
+        text = f"{f.metadata['help']}{_default_text(f.default)}"
+        if kind is bool:
+            entry = (f.name, Annotated[bool, tyro.conf.arg(help=text)], field(default=False))
+        else:
+            metavar = "B,B,..." if f.name == "batch_sizes" else kind.__name__.upper()
+            about = tyro.conf.arg(help=text, help_behavior_hint="", metavar=metavar)
+            shown = Annotated[annotation | None, about]
+            entry = (f.name, shown, field(default=None))
+        groups.setdefault(f.metadata["group"], []).append(entry)
+    parts: list[Any] = []
+    for title, entries in groups.items():
+        key = title.lower().replace(" ", "_")
+        kind = make_dataclass(key, entries, frozen=True)
+        kind.__doc__ = title
+        parts.append((key, kind, field(default_factory=kind)))
+    parts.append(("action", Action, field(default_factory=Action)))
+    return make_dataclass("Options", parts, frozen=True)
+
+
+def _default_text(value: Any) -> str:
+    if value is None or value is False:
+        return ""
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    return f" (default: {shown})"

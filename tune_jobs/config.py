@@ -1,0 +1,252 @@
+"""What the user asked: `SweepConfig`, frozen and validated, from defaults, a preset, TOML and flags.
+
+Only the standard library is used here, so every other part may import it. Fields marked
+`flag=True` are the options that stay stable; the rest is set in the TOML file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tune_jobs.errors import UserError, unknown_name
+
+REFERENCE_BATCH_SIZE = 256
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+SEARCHES = ("tpe", "random", "grid")
+GOALS = ("time", "examples", "accuracy", "memory")
+LIMITS_OF_A_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+def option(default: Any, group: str, help: str, *, flag: bool = False) -> Any:
+    """A field of the configuration with its help text, group and whether it is a flag."""
+    return field(default=default, metadata={"group": group, "help": help, "flag": flag})
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A sweep, resolved. Construct with `resolve`, which validates."""
+
+    name: str = option("sweep", "Sweep", "name of the sweep and of its folder", flag=True)
+    preset: str = option("quick", "Sweep", "quick (minutes on 2 cores) or full", flag=True)
+    goal: str = option("time", "Sweep", "what is to be best: " + ", ".join(GOALS), flag=True)
+
+    model: str = option(
+        "simple_cnn", "What to train", "built-in name or package.module:function", flag=True
+    )
+    data: str = option("mnist", "What to train", "name of a data source", flag=True)
+    data_dir: str = option(".data", "What to train", "folder that keeps data sets", flag=True)
+    optimizer: str = option("adam", "What to train", ", ".join(OPTIMIZERS), flag=True)
+    validation_examples: int = option(2500, "What to train", "carved from the training split")
+    split_seed: int = option(0, "What to train", "seed of the validation split")
+
+    batch_sizes: tuple[int, ...] = option(
+        (16, 32, 64, 128, 256, 512), "Search", "comma-separated", flag=True
+    )
+    search: str = option("tpe", "Search", ", ".join(SEARCHES), flag=True)
+    trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
+    target: float = option(
+        0.95, "Search", "validation accuracy to be reached, in (0, 1]", flag=True
+    )
+    budget_examples: int = option(
+        12_288, "Search", "examples that a trial may see at the most", flag=True
+    )
+    seeds: int = option(3, "Search", "seeds of each batch size's best run", flag=True)
+    seed: int = option(0, "Search", "seed of the search and of its trials")
+    base_learning_rate: float | None = option(
+        None, "Search", "centre of the range at batch 256; default by optimizer"
+    )
+    learning_rate_span: float = option(10.0, "Search", "range is centre/span .. centre*span")
+    reduction_factor: int = option(3, "Search", "ASHA keeps 1 in this many at a rung")
+    first_rung_fraction: float = option(1 / 3, "Search", "first rung, as a part of the budget")
+
+    cpus_per_trial: float = option(1.0, "Resources", "CPUs that a trial asks for", flag=True)
+    gpus_per_trial: str = option("auto", "Resources", "GPUs (fractions allowed) or auto", flag=True)
+
+    runs_dir: str = option("runs", "Output", "folder that keeps sweeps", flag=True)
+    tracking_uri: str | None = option(None, "Output", "MLflow server or store", flag=True)
+    tracking_required: bool = option(False, "Output", "refuse to start without tracking", flag=True)
+    experiment: str = option("batch-size", "Output", "MLflow experiment")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "full": {"trials": 60, "target": 0.985, "budget_examples": 299_520, "seeds": 5,
+             "validation_examples": 5000},
+}  # fmt: skip
+
+
+def resolve(file: Path | None, flags: Mapping[str, Any]) -> SweepConfig:
+    """Defaults, then the preset, then the TOML file, then the flags: the later one wins."""
+    from_file = read_toml(file) if file else {}
+    preset = flags.get("preset", from_file.get("preset", "quick"))
+    if preset not in PRESETS:
+        raise unknown_name("preset", str(preset), PRESETS)
+    config = replace(SweepConfig(), **{**PRESETS[preset], **from_file, **flags})
+    validate(config)
+    return config
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file; an unknown key is refused with its name and line."""
+    try:
+        text = path.read_text()
+        settings = tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}; give a readable TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"--config {path}: not valid TOML: {error}") from error
+    known = {f.name for f in fields(SweepConfig)}
+    for key in settings:
+        if key not in known:
+            lines = text.splitlines()
+            line = next((n for n, at in enumerate(lines, 1) if _defines(at, key)), 1)
+            raise unknown_name(f"{path}, line {line}: key", key, known)
+    if isinstance(settings.get("batch_sizes"), list):
+        settings["batch_sizes"] = tuple(settings["batch_sizes"])
+    return settings
+
+
+def _defines(line: str, key: str) -> bool:
+    return re.match(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*[\].=]", line) is not None
+
+
+def to_toml(config: SweepConfig) -> str:
+    """The whole configuration as TOML, from which the sweep can be run again."""
+    lines = []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if value is not None:
+            lines.append(f"{f.name} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    return repr(value)
+
+
+def validate(config: SweepConfig) -> None:
+    """Refuse what can be seen to be wrong without data, model or cluster. Raises UserError."""
+    _validate_types(config)
+    _known("optimizer", config.optimizer, OPTIMIZERS)
+    _known("search", config.search, SEARCHES)
+    _known("goal", config.goal, GOALS)
+    if not LIMITS_OF_A_NAME.fullmatch(config.name):
+        raise UserError(
+            f"--name {config.name!r}: a sweep's name is 1 to 80 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit; choose another"
+        )
+    _validate_batch_sizes(config)
+    if not 0 < config.target <= 1:
+        raise UserError(
+            f"--target {config.target}: the target is a validation accuracy in (0, 1]; "
+            "give a fraction such as 0.97"
+        )
+    if config.trials < len(config.batch_sizes):
+        raise UserError(
+            f"--trials {config.trials} is fewer than the {len(config.batch_sizes)} batch sizes: each "
+            f"needs at least one; give --trials {3 * len(config.batch_sizes)} or drop batch sizes"
+        )
+    if config.budget_examples < max(config.batch_sizes):
+        raise UserError(
+            f"--budget-examples {config.budget_examples} is smaller than the largest batch "
+            f"({max(config.batch_sizes)}): not one update could be made; raise it"
+        )
+    _positive("seeds", config.seeds)
+    _positive("cpus_per_trial", config.cpus_per_trial)
+    _positive("validation_examples", config.validation_examples)
+    if not config.learning_rate_span > 1:
+        raise UserError(f"learning_rate_span {config.learning_rate_span}: must be over 1")
+    if config.reduction_factor < 2:
+        raise UserError(f"reduction_factor {config.reduction_factor}: must be 2 or more")
+    if not 0 < config.first_rung_fraction <= 1:
+        raise UserError(f"first_rung_fraction {config.first_rung_fraction}: must be in (0, 1]")
+    requested_gpus(config, available=0)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "str | None": (str, type(None)),
+    "float | None": (float, int, type(None)),
+    "tuple[int, ...]": (tuple,),
+}
+
+
+def _validate_types(config: SweepConfig) -> None:
+    for f in fields(config):
+        value = getattr(config, f.name)
+        allowed = _TYPES[str(f.type)]
+        mistaken_bool = isinstance(value, bool) and bool not in allowed
+        infinite = isinstance(value, float) and not math.isfinite(value)
+        if mistaken_bool or infinite or not isinstance(value, allowed):
+            raise UserError(f"{f.name} = {value!r}: must be {f.type}; correct it")
+
+
+def _validate_batch_sizes(config: SweepConfig) -> None:
+    sizes = config.batch_sizes
+    if not sizes:
+        raise UserError("--batch-sizes is empty: give at least one, such as 16,32,64")
+    for size in sizes:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise UserError(f"--batch-sizes: {size!r} is not a positive integer; correct it")
+    twice = sorted({s for s in sizes if sizes.count(s) > 1})
+    if twice:
+        raise UserError(f"--batch-sizes: {twice[0]} stands twice; name each batch size once")
+
+
+def validate_against_data(config: SweepConfig, train_examples: int) -> None:
+    """Refuse batch sizes that the training split (after validation is carved off) cannot fill."""
+    if config.validation_examples >= train_examples:
+        raise UserError(
+            f"validation_examples {config.validation_examples}: {config.data} has only "
+            f"{train_examples} training examples; lower it"
+        )
+    left = train_examples - config.validation_examples
+    for size in config.batch_sizes:
+        if size > left:
+            raise UserError(
+                f"--batch-sizes: {size} exceeds the training split of {config.data} "
+                f"({left} examples after {config.validation_examples} for validation); lower it"
+            )
+
+
+def requested_gpus(config: SweepConfig, available: float) -> float:
+    """GPUs per trial: the number given, or for `auto` one GPU where there is one, else none."""
+    if config.gpus_per_trial == "auto":
+        return 1.0 if available >= 1 else 0.0
+    try:
+        gpus = float(config.gpus_per_trial)
+    except ValueError:
+        gpus = math.nan
+    whole_or_share = gpus >= 0 and (gpus <= 1 or gpus == int(gpus))
+    if not (math.isfinite(gpus) and whole_or_share):
+        raise UserError(
+            f"--gpus-per-trial {config.gpus_per_trial}: must be auto, a share of one GPU in "
+            "[0, 1], or a whole number of GPUs"
+        )
+    return gpus
+
+
+def _known(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise unknown_name(f"--{kind}", name, known)
+
+
+def _positive(name: str, value: float) -> None:
+    if value <= 0:
+        raise UserError(f"{name} {value}: must be greater than 0; raise it")

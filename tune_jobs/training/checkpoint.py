@@ -1,0 +1,31 @@
+"""A run's state on disk. Absence means a fresh start; anything unreadable is an error."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tune_jobs.errors import StoreError
+
+FILE = "run.pt"
+
+
+def save(state: dict[str, Any], folder: Path) -> None:
+    """Write `state` into `folder`, whole or not at all."""
+    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
+    torch.save(state, temporary)
+    os.replace(temporary, folder / FILE)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Read what `save` wrote; raises StoreError when it is missing or damaged."""
+    path = folder / FILE
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise StoreError(f"checkpoint {path} cannot be read: {error}; delete its trial") from error
+    return state

@@ -1,0 +1,277 @@
+"""One configuration on one device: train, count examples, evaluate, say what was seen.
+
+No Ray, no MLflow. `TrainingRun.advance` trains to the next evaluation and returns a `Report`; the
+caller decides whether to call it again. `state` and `load_state` carry a run over an interruption:
+on a CPU a resumed run gives the numbers of the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tune_jobs.data.batches import ExampleStream, to_batch
+from tune_jobs.data.dataset import Dataset, ImageSet
+from tune_jobs.training import device as devices
+from tune_jobs.training import optimizers, schedule
+
+EVALUATION_BATCH = 250
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One configuration of the training loop.
+
+    `micro_batch_size` examples go through the model at a time; the gradient of an update is the
+    exact mean over its `batch_size` examples however it is cut. `rungs` are budgets in examples.
+    """
+
+    batch_size: int
+    micro_batch_size: int
+    learning_rate: float
+    optimizer: str
+    seed: int
+    budget_examples: int
+    target: float
+    rungs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known after an evaluation. Seconds are this run's own clock, summed over resumes."""
+
+    examples_seen: int
+    updates: int
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    test_accuracy: float | None
+    train_seconds: float
+    evaluation_seconds: float
+    wall_time_seconds: float
+    peak_memory_mib: float | None
+    examples_to_target: int | None
+    updates_to_target: int | None
+    train_seconds_to_target: float | None
+    rung: int | None
+    diverged: bool
+    done: bool
+
+
+@dataclass
+class Progress:
+    """Everything that changes while a run goes on, beside weights and random state."""
+
+    updates: int = 0
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    wall_time_seconds: float = 0.0
+    peak_memory_mib: float | None = None
+    updates_to_target: int | None = None
+    train_seconds_to_target: float | None = None
+
+
+@dataclass
+class Snapshot:
+    """Weights kept between two evaluations, to find where the target was crossed."""
+
+    updates: int
+    train_seconds: float
+    weights: Weights = field(repr=False)
+
+
+class TrainingRun:
+    """A run of one configuration. `build` makes the model after the seed is set."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        build: Callable[[], torch.nn.Module],
+        data: Dataset,
+        train_indices: np.ndarray[Any, Any],
+        val_indices: np.ndarray[Any, Any],
+        device: torch.device,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        devices.reset_peak_memory(device)
+        self.settings = settings
+        self.data = data
+        self.device = device
+        self.val_indices = val_indices
+        self.test_indices = np.arange(len(data.test.labels))
+        self.stream = ExampleStream(train_indices, settings.seed)
+        self.model = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        make = optimizers.entry(settings.optimizer).make
+        self.optimizer = make(self.model.parameters(), settings.learning_rate)
+        self.progress = Progress()
+        self.stops = schedule.evaluation_updates(
+            settings.budget_examples, settings.batch_size, settings.rungs
+        )
+        self.rung_at = {
+            schedule.updates_for(r, settings.batch_size): k for k, r in enumerate(settings.rungs)
+        }
+
+    def advance(self) -> Report:
+        """Train to the next evaluation, evaluate, and report. Not to be called after `done`."""
+        began = time.perf_counter()
+        already = self.progress.wall_time_seconds
+        stop = next(s for s in self.stops if s > self.progress.updates)
+        losses, snapshots = self._train_until(stop)
+        train_loss = float(np.mean(losses))
+        if not math.isfinite(train_loss):
+            self.progress.wall_time_seconds = already + time.perf_counter() - began
+            return self._report(None, None, None, None, diverged=True)
+        with self._evaluation_clock():
+            val_loss, val_accuracy = self._evaluate(self.data.train, self.val_indices)
+            self._find_crossing(val_accuracy, snapshots)
+            test_accuracy = None
+            if stop in self.rung_at or stop == self.stops[-1]:
+                _, test_accuracy = self._evaluate(self.data.test, self.test_indices)
+        self.progress.wall_time_seconds = already + time.perf_counter() - began
+        diverged = not math.isfinite(val_loss)
+        return self._report(train_loss, val_loss, val_accuracy, test_accuracy, diverged=diverged)
+
+    def _train_until(self, stop: int) -> tuple[list[float], list[Snapshot]]:
+        progress, size = self.progress, self.settings.batch_size
+        keep = set(schedule.snapshot_updates(progress.updates, stop))
+        if progress.updates_to_target is not None:
+            keep = set()
+        losses, snapshots = [], []
+        self.model.train()
+        devices.synchronize(self.device)
+        before, began = progress.train_seconds, time.perf_counter()
+        while progress.updates < stop:
+            losses.append(self._update(self.stream.take(progress.updates * size, size)))
+            progress.updates += 1
+            if progress.updates in keep:
+                devices.synchronize(self.device)
+                seconds = before + time.perf_counter() - began
+                snapshots.append(Snapshot(progress.updates, seconds, self._weights()))
+        devices.synchronize(self.device)
+        progress.train_seconds = before + time.perf_counter() - began
+        return [float(loss) for loss in losses], snapshots
+
+    def _update(self, indices: np.ndarray[Any, Any]) -> torch.Tensor:
+        """One optimizer step on the exact mean gradient over `indices`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for start in range(0, len(indices), self.settings.micro_batch_size):
+            part = indices[start : start + self.settings.micro_batch_size]
+            images, labels = self._batch(self.data.train, part)
+            loss = F.cross_entropy(self.model(images), labels, reduction="sum") / len(indices)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self.optimizer.step()
+        return total
+
+    def _batch(
+        self, split: ImageSet, indices: np.ndarray[Any, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return to_batch(
+            split.images, split.labels, indices, self.device, self.data.mean, self.data.std
+        )
+
+    def _weights(self) -> Weights:
+        return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+
+    @torch.inference_mode()
+    def _evaluate(
+        self, split: ImageSet, indices: np.ndarray[Any, Any], weights: Weights | None = None
+    ) -> tuple[float, float]:
+        """Mean loss and accuracy over `indices`, with the given weights or the current ones."""
+        self.model.eval()
+        loss, right = 0.0, 0
+        for start in range(0, len(indices), EVALUATION_BATCH):
+            images, labels = self._batch(split, indices[start : start + EVALUATION_BATCH])
+            if weights is None:
+                output = self.model(images)
+            else:
+                output = torch.func.functional_call(self.model, weights, (images,))
+            loss += float(F.cross_entropy(output, labels, reduction="sum"))
+            right += int((output.argmax(1) == labels).sum())
+        return loss / len(indices), right / len(indices)
+
+    def _find_crossing(self, val_accuracy: float, snapshots: list[Snapshot]) -> None:
+        """Bisect the kept weights for the first that reaches the target, once it is reached."""
+        progress, target = self.progress, self.settings.target
+        if progress.updates_to_target is not None or val_accuracy < target:
+            return
+        found = Snapshot(progress.updates, progress.train_seconds, {})
+        low, high = 0, len(snapshots)
+        while low < high:
+            middle = (low + high) // 2
+            candidate = snapshots[middle]
+            _, accuracy = self._evaluate(self.data.train, self.val_indices, candidate.weights)
+            if accuracy >= target:
+                found, high = candidate, middle
+            else:
+                low = middle + 1
+        progress.updates_to_target = found.updates
+        progress.train_seconds_to_target = found.train_seconds
+
+    @contextmanager
+    def _evaluation_clock(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.progress.evaluation_seconds += time.perf_counter() - began
+
+    def _report(
+        self,
+        train_loss: float | None,
+        val_loss: float | None,
+        val_accuracy: float | None,
+        test_accuracy: float | None,
+        *,
+        diverged: bool,
+    ) -> Report:
+        progress, size = self.progress, self.settings.batch_size
+        peaks = [p for p in (progress.peak_memory_mib, devices.peak_memory_mib(self.device)) if p]
+        progress.peak_memory_mib = max(peaks, default=None)
+        reached = progress.updates_to_target
+        return Report(
+            examples_seen=progress.updates * size,
+            updates=progress.updates,
+            train_loss=train_loss,
+            val_loss=None if diverged else val_loss,
+            val_accuracy=None if diverged else val_accuracy,
+            test_accuracy=test_accuracy,
+            train_seconds=progress.train_seconds,
+            evaluation_seconds=progress.evaluation_seconds,
+            wall_time_seconds=progress.wall_time_seconds,
+            peak_memory_mib=progress.peak_memory_mib,
+            examples_to_target=None if reached is None else reached * size,
+            updates_to_target=reached,
+            train_seconds_to_target=progress.train_seconds_to_target,
+            rung=self.rung_at.get(progress.updates),
+            diverged=diverged,
+            done=diverged or progress.updates >= self.stops[-1],
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs, for `torch.save`."""
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": dict(vars(self.progress)),
+            "random": torch.get_rng_state(),
+            "cuda_random": cuda,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, as if there had been no interruption."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)

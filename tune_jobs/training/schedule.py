@@ -1,0 +1,49 @@
+"""When a run evaluates: evenly spaced within each octave of examples, so finer early."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+OCTAVES = 4
+EVALUATIONS_PER_OCTAVE = 4
+SNAPSHOTS_PER_INTERVAL = 4
+
+
+def updates_for(examples: float, batch_size: int) -> int:
+    """The fewest whole updates that see at least so many examples."""
+    return max(1, math.ceil(examples / batch_size))
+
+
+def rung_budgets(budget: int, first_fraction: float, reduction_factor: int) -> tuple[int, ...]:
+    """Examples at which a race decides: geometric from the first, the budget itself left out."""
+    rungs = []
+    at = budget * first_fraction
+    while at < budget * 0.999:
+        rungs.append(max(1, round(at)))
+        at *= reduction_factor
+    return tuple(rungs)
+
+
+def evaluation_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tuple[int, ...]:
+    """Updates after which to evaluate, ascending: the grid, every rung, and the end.
+
+    The grid spans `OCTAVES` octaves below the budget, `EVALUATIONS_PER_OCTAVE` even steps each: a
+    step is a quarter to an eighth of the examples seen so far.
+    """
+    points = [float(r) for r in rungs] + [float(budget)]
+    for octave in range(1, OCTAVES + 1):
+        low = budget / 2**octave
+        points += [low * (1 + k / EVALUATIONS_PER_OCTAVE) for k in range(EVALUATIONS_PER_OCTAVE)]
+    return tuple(sorted({updates_for(p, batch_size) for p in points}))
+
+
+def snapshot_updates(after: int, until: int) -> tuple[int, ...]:
+    """Updates strictly between two evaluations at which weights are kept for the bisection.
+
+    With a step of a quarter split in five, the target's crossing is known to 5 % of the examples
+    seen, or to one update where an update is more.
+    """
+    parts = SNAPSHOTS_PER_INTERVAL + 1
+    inner = {after + round((until - after) * k / parts) for k in range(1, parts)}
+    return tuple(sorted(inner - {after, until}))

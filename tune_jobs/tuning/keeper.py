@@ -1,0 +1,147 @@
+"""The callback that turns Ray's results into records: store first, then whoever listens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.records import Measurement, TrialResult
+from tune_jobs.store import SweepStore
+
+WRITE_SECONDS = 2.0
+Listener = Callable[[Measurement | TrialResult], None]
+
+# Ray pickles callbacks when the Tuner is made; what holds threads and clients is kept out of them.
+LISTENERS: dict[str, list[Listener]] = {}
+
+
+class RecordKeeper(Callback):  # type: ignore[misc]
+    """Writes each trial's row when it ends, and its reports at rungs and every two seconds."""
+
+    def __init__(self, config: SweepConfig, store: SweepStore, cpus: float, gpus: float) -> None:
+        self.config = config
+        self.store = store
+        self.cpus = cpus
+        self.gpus = gpus
+        self.written_at = 0.0
+        self.results: dict[str, TrialResult] = {}
+        self.points: dict[tuple[str, int], Measurement] = {}
+
+    def setup(self, stop: Any = None, num_samples: Any = None, **info: Any) -> None:
+        self.results = {row.trial_id: row for row in self.store.read_trials()}
+        rows = self.store.read_measurements()
+        self.points = {(row.trial_id, row.examples_seen): row for row in rows}
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        point = to_measurement(trial.trial_id, trial.config["batch_size"], result)
+        self.points[point.trial_id, point.examples_seen] = point
+        urgent = point.rung is not None or result.get("done")
+        if urgent or time.monotonic() - self.written_at > WRITE_SECONDS:
+            self._write_points()
+        self._tell(point)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._keep(trial, trial.last_result["outcome"], None)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._keep(trial, "failed", (trial.get_pickled_error() or "no reason given").__repr__())
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._write_points()
+
+    def _keep(self, trial: Trial, outcome: str, reason: str | None) -> None:
+        row = to_result(self.config, trial, outcome, reason, self.cpus, self.gpus)
+        self.results[row.trial_id] = row
+        self._write_points()
+        self.store.write_trials(list(self.results.values()))
+        self._tell(row)
+
+    def _write_points(self) -> None:
+        self.store.write_measurements(list(self.points.values()))
+        self.written_at = time.monotonic()
+
+    def _tell(self, record: Measurement | TrialResult) -> None:
+        for listener in LISTENERS.get(self.config.name, []):
+            listener(record)
+
+
+def to_measurement(trial_id: str, batch_size: int, result: dict[str, Any]) -> Measurement:
+    """One report as Ray handed it over."""
+    return Measurement(
+        trial_id=trial_id,
+        stage="search",
+        batch_size=batch_size,
+        examples_seen=result["examples_seen"],
+        updates=result["updates"],
+        train_loss=result["train_loss"],
+        val_loss=result["val_loss"],
+        val_accuracy=result["val_accuracy"],
+        test_accuracy=result["test_accuracy"],
+        examples_to_target=result["examples_to_target"],
+        train_seconds=result["train_seconds"],
+        wall_time_seconds=result["wall_time_seconds"],
+        rung=result["rung"],
+    )
+
+
+def to_result(
+    config: SweepConfig, trial: Trial, outcome: str, reason: str | None, cpus: float, gpus: float
+) -> TrialResult:
+    """The row of a trial that has ended, from its configuration and last report."""
+    last, asked = trial.last_result or {}, trial.config
+    seen, seconds = last.get("examples_seen", 0), last.get("train_seconds", 0.0)
+    return TrialResult(
+        trial_id=trial.trial_id,
+        name=readable_name(asked),
+        sweep=config.name,
+        stage="search",
+        outcome=outcome,
+        reason=reason,
+        batch_size=asked["batch_size"],
+        micro_batch_size=asked["batch_size"],
+        base_learning_rate=asked["base_learning_rate"],
+        learning_rate=asked["learning_rate"],
+        optimizer=config.optimizer,
+        seed=asked["seed"],
+        model=config.model,
+        data=config.data,
+        node=last.get("node"),
+        device=last.get("device_name"),
+        cpus=cpus,
+        gpus=gpus,
+        budget_examples=config.budget_examples,
+        target=config.target,
+        examples_seen=seen,
+        updates=last.get("updates", 0),
+        examples_to_target=last.get("examples_to_target"),
+        updates_to_target=last.get("updates_to_target"),
+        time_to_target_seconds=last.get("train_seconds_to_target"),
+        train_seconds=seconds,
+        evaluation_seconds=last.get("evaluation_seconds", 0.0),
+        wall_time_seconds=last.get("wall_time_seconds", 0.0),
+        examples_per_second=seen / seconds if seconds > 0 else None,
+        peak_memory_mib=last.get("peak_memory_mib"),
+        val_accuracy=last.get("val_accuracy"),
+        test_accuracy=last.get("test_accuracy"),
+    )
+
+
+def readable_name(config: dict[str, Any]) -> str:
+    """`b128-lr0.002-s1`: batch size, learning rate, seed."""
+    return f"b{config['batch_size']}-lr{config['learning_rate']:.2g}-s{config['seed']}"

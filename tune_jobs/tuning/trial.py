@@ -1,0 +1,124 @@
+"""The Trainable that Ray Tune runs: one trial in a process that later trials reuse.
+
+Imports stay light: no torchvision, MLflow or matplotlib comes into the trial's process.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.result import SHOULD_CHECKPOINT
+
+from models.registry import build
+from tune_jobs.data.batches import split_indices
+from tune_jobs.data.dataset import Dataset, open_dataset, read_dataset
+from tune_jobs.training import checkpoint, device
+from tune_jobs.training.loop import Report, RunSettings, TrainingRun
+from tune_jobs.tuning.racing import TIME_ATTR, score
+
+CHECKPOINT_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class SharedByTrials:
+    """What all trials of a sweep have in common. `data` is a one-element list so that Ray hands the
+    reference on unresolved: a host that has `data_path` never fetches it."""
+
+    model: str
+    optimizer: str
+    target: float
+    budget_examples: int
+    rungs: tuple[int, ...]
+    validation_examples: int
+    split_seed: int
+    data_path: str
+    data: list[Any]
+    cpus: float
+    gpus: float
+
+
+def open_shared_data(shared: SharedByTrials) -> Dataset:
+    """The host's own file, memory-mapped, else one copy per node through Ray's object store."""
+    if Path(shared.data_path).exists():
+        return open_dataset(Path(shared.data_path))
+    return read_dataset(ray.get(shared.data[0]))
+
+
+class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
+    """One trial. `step` trains to the next evaluation and reports it."""
+
+    def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
+        self.shared = shared
+        torch.set_num_threads(max(1, int(shared.cpus)))
+        self.dataset = open_shared_data(shared)
+        self.device = device.pick(shared.gpus)
+        self.node = ray.util.get_node_ip_address()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        shared, data = self.shared, self.dataset
+        self.run: TrainingRun | None = (
+            None  # lets the last trial's memory go before the next begins
+        )
+        train, validation = split_indices(
+            len(data.train.labels), shared.validation_examples, shared.split_seed
+        )
+        settings = RunSettings(
+            batch_size=config["batch_size"],
+            micro_batch_size=config["batch_size"],
+            learning_rate=config["learning_rate"],
+            optimizer=shared.optimizer,
+            seed=config["seed"],
+            budget_examples=shared.budget_examples,
+            target=shared.target,
+            rungs=shared.rungs,
+        )
+        shape = data.train.images.shape[1:]
+        self.run = TrainingRun(
+            settings,
+            lambda: build(shared.model, tuple(shape), data.classes),
+            data,
+            train,
+            validation,
+            self.device,
+        )
+        self.saved_at = time.monotonic()
+
+    def step(self) -> dict[str, Any]:
+        assert self.run is not None
+        report = self.run.advance()
+        return self._result(report)
+
+    def _result(self, report: Report) -> dict[str, Any]:
+        result = asdict(report)
+        result["score"] = score(
+            report.val_accuracy, report.examples_to_target, self.shared.budget_examples
+        )
+        ended = "diverged" if report.diverged else "finished"
+        result["outcome"] = ended if report.done else "stopped"
+        result["node"] = self.node
+        result["device_name"] = device.describe(self.device)
+        if report.rung is not None:
+            result[TIME_ATTR] = self.shared.rungs[report.rung]
+        due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        result[SHOULD_CHECKPOINT] = due and not report.done
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        assert self.run is not None
+        checkpoint.save(self.run.state(), Path(checkpoint_dir))
+        self.saved_at = time.monotonic()
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        assert self.run is not None
+        self.run.load_state(checkpoint.load(Path(checkpoint_dir)))
