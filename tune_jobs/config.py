@@ -1,4 +1,4 @@
-"""What the user asked: `SweepConfig`, frozen and validated, from defaults, a preset, TOML and flags.
+"""What the user asked: `SweepConfig`, frozen, from defaults, a preset, TOML and flags.
 
 Only the standard library is used here, so every other part may import it. Fields marked
 `flag=True` are the options that stay stable; the rest is set in the TOML file.
@@ -50,9 +50,7 @@ class SweepConfig:
     )
     search: str = option("tpe", "Search", ", ".join(SEARCHES), flag=True)
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
-    target: float = option(
-        0.95, "Search", "validation accuracy to be reached, in (0, 1]", flag=True
-    )
+    target: float = option(0.95, "Search", "validation accuracy to reach, in (0, 1]", flag=True)
     budget_examples: int = option(
         12_288, "Search", "examples that a trial may see at the most", flag=True
     )
@@ -156,8 +154,8 @@ def validate(config: SweepConfig) -> None:
         )
     if config.trials < len(config.batch_sizes):
         raise UserError(
-            f"--trials {config.trials} is fewer than the {len(config.batch_sizes)} batch sizes: each "
-            f"needs at least one; give --trials {3 * len(config.batch_sizes)} or drop batch sizes"
+            f"--trials {config.trials} is fewer than the {len(config.batch_sizes)} batch sizes: "
+            f"each needs at least one; give --trials {3 * len(config.batch_sizes)} or drop batch sizes"
         )
     if config.budget_examples < max(config.batch_sizes):
         raise UserError(

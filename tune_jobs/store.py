@@ -1,4 +1,4 @@
-"""The sweep's folder: every path named once, and records to and from Parquet, written atomically."""
+"""The sweep's folder: every path named once; records to and from Parquet, atomically."""
 
 from __future__ import annotations
 

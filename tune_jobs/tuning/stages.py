@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Cluster:
 def start_ray(root: Path) -> Cluster:
     """Join the cluster of the job, or start Ray on this machine; never twice."""
     if not ray.is_initialized():
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options: dict[str, object] = {"logging_level": "warning", "log_to_driver": False}
         in_a_job = "RAY_JOB_SUBMISSION_ID" in os.environ or "RAY_ADDRESS" in os.environ
         if not in_a_job:
@@ -59,8 +61,8 @@ def check_request(config: SweepConfig, cluster: Cluster) -> float:
     gpus = requested_gpus(config, cluster.gpus)
     if config.cpus_per_trial > cluster.cpus:
         raise UserError(
-            f"--cpus-per-trial {config.cpus_per_trial:g}: the cluster has {cluster.cpus:g} CPUs, so "
-            "no trial could ever start; lower it"
+            f"--cpus-per-trial {config.cpus_per_trial:g}: the cluster has {cluster.cpus:g} CPUs, "
+            "so no trial could ever start; lower it"
         )
     if gpus > cluster.gpus:
         raise UserError(
@@ -110,6 +112,8 @@ def search(
         tuner = _fresh(config, store, trainable, cluster, gpus)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Its summary looks for result files of loggers that are off; the records are the store's.
+        logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
         tuner.fit()
 
 
