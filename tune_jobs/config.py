@@ -155,7 +155,7 @@ def validate(config: SweepConfig) -> None:
     if config.trials < len(config.batch_sizes):
         raise UserError(
             f"--trials {config.trials} is fewer than the {len(config.batch_sizes)} batch sizes: "
-            f"each needs at least one; give --trials {3 * len(config.batch_sizes)} or drop batch sizes"
+            f"each needs at least one; give --trials {3 * len(config.batch_sizes)} or fewer sizes"
         )
     if config.budget_examples < max(config.batch_sizes):
         raise UserError(

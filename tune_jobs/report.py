@@ -16,10 +16,9 @@ from typing import Annotated
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
-from rich.console import Console
 
 from tune_jobs.analysis.choosing import judge
-from tune_jobs.analysis.table import print_verdict
+from tune_jobs.analysis.table import print_verdict, wide_console
 from tune_jobs.config import resolve
 from tune_jobs.errors import SweepError, UserError
 from tune_jobs.records import Verdict
@@ -58,7 +57,7 @@ def main() -> int:
     if options.json:
         print(json.dumps(asdict(verdict), indent=2))
     else:
-        print_verdict(verdict, Console())
+        print_verdict(verdict, wide_console())
     return 0
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from tune_jobs import environment
 from tune_jobs.analysis.choosing import judge
-from tune_jobs.analysis.table import print_places, print_verdict
+from tune_jobs.analysis.table import print_places, print_verdict, wide_console
 from tune_jobs.command_line import Invocation, parse
 from tune_jobs.config import SweepConfig, resolve, to_toml, validate_against_data
 from tune_jobs.errors import SweepError, TrackingUnreachable, UserError
@@ -30,7 +30,7 @@ from tune_jobs.tracking.mlflow_copy import MlflowCopy, check_reachable, default_
 
 def main() -> int:
     invocation = parse()
-    console = Console()
+    console = wide_console()
     try:
         config = configuration(invocation)
         return run(config, invocation, console)

@@ -23,6 +23,12 @@ COLUMNS: tuple[tuple[str, Callable[[BatchSizeRow], str]], ...] = (
 )
 
 
+def wide_console() -> Console:
+    """The terminal as it is; elsewhere wide enough that no column of the table is cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
 def number(value: float | None, form: str) -> str:
     """The number in the given form, or a dash where there is none."""
     return "-" if value is None else format(value, form)

@@ -21,8 +21,9 @@ METRIC = "score"
 def score(val_accuracy: float | None, examples_to_target: int | None, budget: int) -> float:
     """What races and searches compare.
 
-    1 + the unused part of the budget once the target is reached, else the validation accuracy, and 0 (the worst) for a run
-    that has diverged."""
+    1 + the unused part of the budget once the target is reached, else the validation accuracy,
+    and 0 (the worst) for a run that has diverged.
+    """
     if examples_to_target is not None:
         return 1.0 + max(0.0, 1.0 - examples_to_target / budget)
     return val_accuracy if val_accuracy is not None else 0.0

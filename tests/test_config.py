@@ -1,0 +1,133 @@
+"""What may be asked, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tune_jobs.command_line import flag_names, parse
+from tune_jobs.config import requested_gpus, resolve, to_toml, validate_against_data
+from tune_jobs.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+BAD = [
+    ({"optimizer": "adm"}, "Did you mean 'adam'"),
+    ({"search": "tpee"}, "known: grid, random, tpe"),
+    ({"goal": "speed"}, "known:"),
+    ({"preset": "quik"}, "Did you mean 'quick'"),
+    ({"batch_sizes": (16, 0)}, "0 is not a positive integer"),
+    ({"batch_sizes": (16, "x")}, "'x' is not a positive integer"),
+    ({"batch_sizes": (16, 16)}, "16 stands twice"),
+    ({"batch_sizes": ()}, "is empty"),
+    ({"trials": 5}, "fewer than the 6 batch sizes"),
+    ({"target": 0.0}, "in \\(0, 1\\]"),
+    ({"target": 1.5}, "in \\(0, 1\\]"),
+    ({"target": float("nan")}, "target"),
+    ({"budget_examples": 511}, "smaller than the largest batch"),
+    ({"name": "a/b"}, "a sweep's name"),
+    ({"seeds": 0}, "greater than 0"),
+    ({"cpus_per_trial": -1.0}, "greater than 0"),
+    ({"gpus_per_trial": "1.5"}, "share of one GPU"),
+    ({"gpus_per_trial": "many"}, "share of one GPU"),
+    ({"trials": True}, "must be int"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD, ids=[str(b[0]) for b in BAD])
+def test_bad_settings_are_refused_by_value_rule_and_remedy(flags: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(None, flags)
+
+
+def test_flags_override_the_file_which_overrides_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text('preset = "full"\ntrials = 40\ntarget = 0.9\n')
+    config = resolve(file, {"target": 0.8})
+    assert (config.preset, config.seeds, config.trials, config.target) == ("full", 5, 40, 0.8)
+
+
+def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text('# mine\nmodel = "mlp"\n\nbatchsizes = [16]\n')
+    with pytest.raises(UserError, match=r"line 4: key 'batchsizes'.*Did you mean 'batch_sizes'"):
+        resolve(file, {})
+
+
+def test_a_wrong_type_in_the_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text('trials = "many"\n')
+    with pytest.raises(UserError, match="trials = 'many': must be int"):
+        resolve(file, {})
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text("trials = = 3\n")
+    with pytest.raises(UserError, match="not valid TOML"):
+        resolve(file, {})
+    with pytest.raises(UserError, match="No such file"):
+        resolve(tmp_path / "none.toml", {})
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = resolve(None, {"name": "x", "batch_sizes": (8, 32), "gpus_per_trial": "0.5"})
+    file = tmp_path / "sweep.toml"
+    file.write_text(to_toml(config))
+    assert resolve(file, {}) == config
+    assert tomllib.loads(to_toml(config))["batch_sizes"] == [8, 32]
+
+
+def test_a_batch_size_over_the_training_split_is_refused() -> None:
+    config = resolve(None, {"batch_sizes": (16, 2048), "budget_examples": 4096, "trials": 2})
+    with pytest.raises(UserError, match="2048 exceeds the training split of mnist"):
+        validate_against_data(config, 4000)
+
+
+def test_gpus_are_taken_where_there_are_any() -> None:
+    assert requested_gpus(resolve(None, {}), available=0) == 0
+    assert requested_gpus(resolve(None, {}), available=2) == 1
+    assert requested_gpus(resolve(None, {"gpus_per_trial": "0.25"}), available=2) == 0.25
+
+
+def test_the_flags_are_the_frozen_ones() -> None:
+    assert flag_names() == sorted(
+        "--config --name --preset --model --data --data-dir --optimizer --batch-sizes --search "
+        "--trials --target --budget-examples --seeds --goal --cpus-per-trial --gpus-per-trial "
+        "--runs-dir --tracking-uri --tracking-required --resume --dry-run".split()
+    )
+
+
+def test_flags_are_parsed_to_what_was_given_and_nothing_else() -> None:
+    invocation = parse(["--batch-sizes", "16,32", "--target", "0.9", "--resume"])
+    assert invocation.flags == {"batch_sizes": (16, 32), "target": 0.9}
+    assert invocation.action.resume
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "simple_cn"], "Did you mean 'simple_cnn'"),
+        (["--model", "no.such:thing"], "no.such"),
+        (["--data", "mnst"], "Did you mean 'mnist'"),
+        (["--batch-sizes", "16,16"], "stands twice"),
+        (["--resume", "--name", "never"], "there is no sweep"),
+    ],
+)
+def test_the_command_refuses_with_status_2_and_one_message(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
