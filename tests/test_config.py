@@ -96,9 +96,29 @@ def test_gpus_are_taken_where_there_are_any() -> None:
 
 def test_the_flags_are_the_frozen_ones() -> None:
     assert flag_names() == sorted(
-        "--config --name --preset --model --data --data-dir --optimizer --batch-sizes --search "
-        "--trials --target --budget-examples --seeds --goal --cpus-per-trial --gpus-per-trial "
-        "--runs-dir --tracking-uri --tracking-required --resume --dry-run".split()
+        [
+            "--config",
+            "--name",
+            "--preset",
+            "--model",
+            "--data",
+            "--data-dir",
+            "--optimizer",
+            "--batch-sizes",
+            "--search",
+            "--trials",
+            "--target",
+            "--budget-examples",
+            "--seeds",
+            "--goal",
+            "--cpus-per-trial",
+            "--gpus-per-trial",
+            "--runs-dir",
+            "--tracking-uri",
+            "--tracking-required",
+            "--resume",
+            "--dry-run",
+        ]
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,6 @@ def load(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a torn pickle can raise anything; the cause stays attached
         raise StoreError(f"checkpoint {path} cannot be read: {error}; delete its trial") from error
     return state

@@ -1,0 +1,217 @@
+"""Searches (one contract), shares, races, and the choosing that follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from tune_jobs.analysis.choosing import best_trial, judge
+from tune_jobs.errors import UserError
+from tune_jobs.records import Measurement, TrialResult
+from tune_jobs.store import SweepStore
+from tune_jobs.tuning.racing import METRIC, TIME_ATTR, BatchSizeRaces, score
+from tune_jobs.tuning.searcher import BatchSizeShares
+from tune_jobs.tuning.space import SEARCHES, Range, make_search, shares
+
+RANGE = Range(centre=1e-3, span=10.0)
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+def test_a_search_stays_in_range_begins_with_the_rule_and_repeats_for_a_seed(name: str) -> None:
+    def proposals() -> list[float]:
+        search = make_search(name, RANGE, 7, seed=3)
+        found = []
+        for k in range(7):
+            found.append(search.propose(str(k)))
+            search.observe(str(k), 1 - abs(found[-1] - 2e-3))
+        return found
+
+    first, second = proposals(), proposals()
+    assert first == second
+    assert first[0] == pytest.approx(RANGE.centre)
+    assert all(RANGE.low * 0.999 <= p <= RANGE.high * 1.001 for p in first)
+    assert len(set(first)) == 7
+
+
+def test_an_unknown_search_is_refused() -> None:
+    with pytest.raises(UserError, match="Did you mean 'tpe'"):
+        make_search("tpo", RANGE, 3, 0)
+
+
+def test_every_batch_size_gets_its_share() -> None:
+    assert shares(20, (16, 32, 64)) == {16: 7, 32: 7, 64: 6}
+
+
+def make_shares(search: str = "tpe") -> BatchSizeShares:
+    return BatchSizeShares(search, (16, 64), 6, RANGE, "adam", seed=0)
+
+
+def end(searcher: BatchSizeShares, trial_id: str, outcome: str, score: float) -> None:
+    searcher.on_trial_complete(trial_id, {"outcome": outcome, "score": score})
+
+
+def test_shares_go_round_the_batch_sizes_and_end_when_each_has_a_finisher() -> None:
+    searcher = make_shares()
+    given = [searcher.suggest(str(k)) for k in range(6)]
+    assert [g["batch_size"] for g in given] == [16, 64, 16, 64, 16, 64]
+    assert searcher.suggest("waits") is None
+    for k in range(6):
+        end(searcher, str(k), "finished", 0.9)
+    assert searcher.suggest("over") == Searcher.FINISHED
+
+
+def test_a_batch_size_without_a_finisher_runs_its_best_rate_outside_the_race() -> None:
+    searcher = make_shares()
+    given = {str(k): searcher.suggest(str(k)) for k in range(6)}
+    for k in (0, 2, 4):
+        end(searcher, str(k), "stopped", 0.5 + k / 100)
+    for k in (1, 3, 5):
+        end(searcher, str(k), "finished", 0.9)
+    rescue = searcher.suggest("r")
+    assert rescue["batch_size"] == 16 and rescue["races"] is False
+    assert rescue["base_learning_rate"] == given["4"]["base_learning_rate"]
+    end(searcher, "r", "finished", 0.9)
+    assert searcher.suggest("over") == Searcher.FINISHED
+
+
+def test_a_batch_size_that_always_diverges_is_given_up_after_lower_rates() -> None:
+    searcher = make_shares()
+    rates = [searcher.suggest(str(k))["base_learning_rate"] for k in range(6)]
+    for k in range(6):
+        end(searcher, str(k), "diverged" if k % 2 == 0 else "finished", 0.0 if k % 2 == 0 else 0.9)
+    first = searcher.suggest("r1")
+    assert first["base_learning_rate"] < min(rates)
+    end(searcher, "r1", "diverged", 0.0)
+    assert searcher.suggest("r2")["batch_size"] == 16
+    end(searcher, "r2", "diverged", 0.0)
+    assert searcher.suggest("over") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize("search", sorted(SEARCHES))
+def test_a_saved_searcher_goes_on_as_the_unsaved_one(search: str, tmp_path: Path) -> None:
+    one, two = make_shares(search), make_shares(search)
+    for k in range(3):
+        one.suggest(str(k))
+        end(one, str(k), "finished", 0.5 + k / 10)
+    one.save(str(tmp_path / "state"))
+    two.restore(str(tmp_path / "state"))
+    for k in range(3, 6):
+        assert one.suggest(str(k)) == two.suggest(str(k))
+
+
+def races(folder: Path) -> BatchSizeRaces:
+    return BatchSizeRaces((100, 300), 3, 0.9, 900, SweepStore(folder))
+
+
+def trial(name: str, batch_size: int, *, in_race: bool = True) -> Any:
+    config = {"batch_size": batch_size, "races": in_race}
+    return SimpleNamespace(trial_id=name, config=config)
+
+
+def at(rung: int, value: float) -> dict[str, Any]:
+    return {TIME_ATTR: rung, METRIC: value}
+
+
+def test_a_replayed_table_of_learning_curves_stops_what_it_should(tmp_path: Path) -> None:
+    scheduler = races(tmp_path)
+    table = [("a", 0.5, "CONTINUE"), ("b", 0.4, "STOP"), ("c", 0.6, "CONTINUE"),
+             ("d", 0.52, "STOP"), ("e", 0.7, "CONTINUE")]  # fmt: skip
+    for name, value, decision in table:
+        scheduler.on_trial_add(None, trial(name, 16))
+        assert scheduler.on_trial_result(None, trial(name, 16), at(100, value)) == decision, name
+
+
+def test_a_trial_is_never_compared_across_batch_sizes(tmp_path: Path) -> None:
+    scheduler = races(tmp_path)
+    for name, size, value in (("a", 16, 0.9), ("b", 512, 0.1)):
+        scheduler.on_trial_add(None, trial(name, size))
+        result = scheduler.on_trial_result(None, trial(name, size), at(100, value))
+        assert result == "CONTINUE"
+
+
+def test_reports_between_rungs_decide_nothing(tmp_path: Path) -> None:
+    scheduler = races(tmp_path)
+    for name in ("a", "b"):
+        scheduler.on_trial_add(None, trial(name, 16))
+    scheduler.on_trial_result(None, trial("a", 16), at(100, 0.9))
+    assert scheduler.on_trial_result(None, trial("b", 16), {METRIC: 0.1}) == "CONTINUE"
+
+
+def test_a_trial_outside_the_race_is_not_stopped(tmp_path: Path) -> None:
+    scheduler = races(tmp_path)
+    scheduler.on_trial_add(None, trial("a", 16))
+    scheduler.on_trial_result(None, trial("a", 16), at(100, 0.9))
+    outside = trial("b", 16, in_race=False)
+    scheduler.on_trial_add(None, outside)
+    assert scheduler.on_trial_result(None, outside, at(100, 0.1)) == "CONTINUE"
+
+
+def measurement(name: str, size: int, seen: int, accuracy: float, rung: int | None) -> Measurement:
+    return Measurement(name, "search", size, seen, 1, 0.1, 0.1, accuracy, None, None, 1, 1, rung)
+
+
+def test_a_new_driver_takes_the_rungs_up_from_the_store(tmp_path: Path) -> None:
+    SweepStore(tmp_path).write_measurements(
+        [measurement("a", 16, 100, 0.8, 0), measurement("b", 512, 100, 0.99, 0)]
+    )
+    scheduler = races(tmp_path)
+    scheduler.on_trial_add(None, trial("c", 16))
+    assert scheduler.on_trial_result(None, trial("c", 16), at(100, 0.7)) == "STOP"
+
+
+def test_scores_put_reaching_the_target_first_and_divergence_last() -> None:
+    assert score(0.99, 400, 900) > score(0.95, 800, 900) > score(0.94, None, 900)
+    assert score(None, None, 900) == 0.0
+
+
+def result(size: int, **changes: Any) -> TrialResult:
+    base = TrialResult(
+        trial_id="t", name="n", sweep="s", stage="search", outcome="finished", reason=None,
+        batch_size=size, micro_batch_size=size, base_learning_rate=1e-3, learning_rate=1e-3,
+        optimizer="adam", seed=0, model="m", data="d", node=None, device=None, cpus=1, gpus=0,
+        budget_examples=900, target=0.9, examples_seen=900, updates=9, examples_to_target=500,
+        updates_to_target=5, time_to_target_seconds=5.0, train_seconds=9.0, evaluation_seconds=1.0,
+        wall_time_seconds=10.0, examples_per_second=100.0, peak_memory_mib=1.0, val_accuracy=0.95,
+        test_accuracy=0.95,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def test_test_accuracy_never_chooses() -> None:
+    planted = result(16, trial_id="planted", test_accuracy=1.0, val_accuracy=0.5,
+                     examples_to_target=None, time_to_target_seconds=None)  # fmt: skip
+    honest = result(16, trial_id="honest", test_accuracy=0.1)
+    assert best_trial([planted, honest]) is honest
+
+
+def test_the_fastest_batch_size_is_named_and_failures_leave_a_row() -> None:
+    trials = [
+        result(16),
+        result(64, time_to_target_seconds=3.0),
+        result(512, outcome="diverged", time_to_target_seconds=None, examples_to_target=None),
+    ]
+    verdict = judge("s", "time", 0.9, trials, (16, 64, 512))
+    assert verdict.fastest_batch_size == 64 and "64" in verdict.reason
+    assert [row.batch_size for row in verdict.rows] == [16, 64, 512]
+    assert verdict.rows[2].failed == 1 and verdict.rows[2].val_accuracy is None
+
+
+def test_no_batch_size_at_the_target_is_a_verdict_too() -> None:
+    none = result(16, examples_to_target=None, time_to_target_seconds=None)
+    verdict = judge("s", "time", 0.9, [none], (16,))
+    assert verdict.status == "unreached" and verdict.fastest_batch_size is None
+
+
+def test_the_store_gives_back_what_was_written(tmp_path: Path) -> None:
+    store = SweepStore(tmp_path)
+    rows = [result(16), result(64, reason="r", test_accuracy=None)]
+    store.write_trials(rows)
+    assert store.read_trials() == rows
+    store.write_measurements([measurement("a", 16, 100, 0.1 + 0.2, None)])
+    assert store.read_measurements()[0].val_accuracy == 0.1 + 0.2
+    assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
