@@ -78,16 +78,17 @@ def _options_type() -> type:
     for f in fields(SweepConfig):
         if not f.metadata["flag"]:
             continue
-        kind = _TYPES.get(str(f.type))
+        kind: Any = _TYPES.get(str(f.type))
         if f.name == "batch_sizes":
             annotation: Any = Annotated[tuple[Any, ...], _BATCH_SIZES]
         else:
             annotation = kind
         text = f"{f.metadata['help']}{_default_text(f.default)}"
         if kind is bool:
-            entry = (f.name, Annotated[bool, tyro.conf.arg(help=text)], field(default=False))
+            about = tyro.conf.arg(help=text, help_behavior_hint="")
+            entry: Any = (f.name, Annotated[bool, about], field(default=False))
         else:
-            metavar = "B,B,..." if f.name == "batch_sizes" else kind.__name__.upper()
+            metavar = "B,B,..." if f.name == "batch_sizes" else str(kind.__name__).upper()
             about = tyro.conf.arg(help=text, help_behavior_hint="", metavar=metavar)
             shown = Annotated[annotation | None, about]
             entry = (f.name, shown, field(default=None))

@@ -1,0 +1,144 @@
+"""Whole sweeps, in processes of their own, on real data with real Ray and MLflow.
+
+Invariants of a sweep that is interrupted:
+  1. a trial that had finished is kept as it was and not run again;
+  2. every trial stands once in the store and once in MLflow;
+  3. the sweep ends with all its trials;
+  4. a race's rungs hold what was recorded before the interruption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tune_jobs.analysis.choosing import judge
+from tune_jobs.records import TrialResult
+from tune_jobs.store import SweepStore
+
+ROOT = Path(__file__).resolve().parents[1]
+END_METRICS = (
+    "wall_time_seconds", "train_seconds", "peak_memory_mib", "test_accuracy", "val_accuracy",
+    "examples_per_second", "examples_seen", "updates",
+)  # fmt: skip
+
+
+def command(folder: Path, data_dir: Path, *arguments: str) -> list[str]:
+    return [
+        sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), "--name", "it",
+        "--data-dir", str(data_dir), "--tracking-uri", f"sqlite:///{folder}/mlflow.db", *arguments,
+    ]  # fmt: skip
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """A home of its own, since Ray keeps a token there."""
+    return {**os.environ, "HOME": str(folder)}
+
+
+def run(folder: Path, data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(folder, data_dir, *arguments),
+        cwd=folder, env=surroundings(folder), capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def mlflow_runs(folder: Path) -> dict[str, object]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("batch-size")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    nested = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    assert len(runs) == len(nested) + 1
+    by_trial = {r.data.tags["trial_id"]: r for r in nested}
+    assert len(by_trial) == len(nested), "a trial stands twice in MLflow"
+    return by_trial
+
+
+@pytest.mark.slow
+def test_a_sweep_of_mnist_reads_back_the_same_from_mlflow_store_and_report(
+    tmp_path: Path, mnist_dir: Path
+) -> None:
+    (tmp_path / "small.toml").write_text("validation_examples = 500\n")
+    done = run(
+        tmp_path, mnist_dir, "--config", "small.toml", "--batch-sizes", "64,256", "--trials", "4",
+        "--budget-examples", "1536", "--target", "0.6",
+    )  # fmt: skip
+    store = SweepStore(tmp_path / "runs" / "it")
+    rows = store.read_trials()
+    assert len(rows) >= 4 and {r.batch_size for r in rows} == {64, 256}
+    for size in (64, 256):
+        assert any(r.outcome == "finished" for r in rows if r.batch_size == size)
+    runs = mlflow_runs(tmp_path)
+    assert set(runs) == {r.trial_id for r in rows}
+    for row in rows:
+        kept = runs[row.trial_id].data  # type: ignore[attr-defined]
+        assert kept.tags["stage"] == "search" and kept.tags["outcome"] == row.outcome
+        assert kept.params["batch_size"] == str(row.batch_size)
+        assert float(kept.params["learning_rate"]) == row.learning_rate
+        for name in END_METRICS:
+            assert kept.metrics[name] == getattr(row, name), name
+        reached = row.time_to_target_seconds
+        assert kept.metrics.get("time_to_target_seconds") == reached
+        assert 100 < (row.peak_memory_mib or 0) < 8000
+    verdict = json.loads(store.verdict.read_text())
+    again = judge("it", "time", 0.6, rows, (64, 256))
+    assert json.loads(json.dumps(asdict(again))) == verdict
+    report = subprocess.run(
+        [sys.executable, str(ROOT / "tune_jobs" / "report.py"), str(store.folder)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert report.stdout.strip() in done.stdout
+    refused = subprocess.run(
+        command(tmp_path, mnist_dir), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+
+
+def wait_for_rows(store: SweepStore, count: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(1500):
+        if len(store.read_trials()) >= count:
+            return
+        assert process.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.1)
+    raise AssertionError(f"{count} trials did not end in time")
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_work_is_taken_up_where_it_was(tmp_path: Path, data_dir: Path) -> None:
+    arguments = (
+        "--model", "mlp", "--data", "digits", "--batch-sizes", "8,32", "--trials", "8",
+        "--budget-examples", "60000", "--target", "1.0",
+    )  # fmt: skip
+    (tmp_path / "small.toml").write_text("validation_examples = 300\n")
+    driver = subprocess.Popen(
+        command(tmp_path, data_dir, "--config", "small.toml", *arguments),
+        cwd=tmp_path, env=surroundings(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    store = SweepStore(tmp_path / "runs" / "it")
+    wait_for_rows(store, 3, driver)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before: list[TrialResult] = store.read_trials()
+    rungs = {(m.trial_id, m.rung): m.val_accuracy for m in store.read_measurements() if m.rung}
+    run(tmp_path, data_dir, "--resume")
+    after = {r.trial_id: r for r in store.read_trials()}
+    for row in before:
+        assert after[row.trial_id] == row  # 1
+    assert len(store.read_trials()) == len(after)  # 2
+    assert set(mlflow_runs(tmp_path)) == set(after)  # 2
+    raced = [r for r in after.values() if r.outcome in ("finished", "stopped")]
+    assert len(raced) >= 8 and {r.batch_size for r in raced} == {8, 32}  # 3
+    kept = {(m.trial_id, m.rung): m.val_accuracy for m in store.read_measurements() if m.rung}
+    assert rungs.items() <= kept.items()  # 4
