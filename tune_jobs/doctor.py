@@ -1,4 +1,4 @@
-"""`scripts/doctor`: versions, devices, data found, tracking server. Exit status 1 if one is amiss."""
+"""`scripts/doctor`: versions, devices, data, tracking server. Exit status 1 if one is amiss."""
 
 from __future__ import annotations
 
