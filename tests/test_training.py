@@ -194,3 +194,11 @@ def test_learning_rates_follow_the_optimizers_rule(batch_size: int, base: float)
 def test_an_unknown_optimizer_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="known: adam, adamw, rmsprop, sgd"):
         optimizers.entry("adamx")
+
+
+def test_once_the_target_is_reached_only_landmarks_are_evaluated(digits: Dataset) -> None:
+    easy, never = to_end(make(digits, target=0.3)), to_end(make(digits, target=1.0))
+    assert len(easy) < len(never)
+    assert easy[-1].examples_seen == never[-1].examples_seen
+    assert [r.rung for r in easy if r.rung is not None] == [0]
+    assert easy[-1].val_accuracy == never[-1].val_accuracy

@@ -116,6 +116,9 @@ class TrainingRun:
         self.stops = schedule.evaluation_updates(
             settings.budget_examples, settings.batch_size, settings.rungs
         )
+        self.landmarks = schedule.landmark_updates(
+            settings.budget_examples, settings.batch_size, settings.rungs
+        )
         self.rung_at = {
             schedule.updates_for(r, settings.batch_size): k for k, r in enumerate(settings.rungs)
         }
@@ -124,7 +127,9 @@ class TrainingRun:
         """Train to the next evaluation, evaluate, and report. Not to be called after `done`."""
         began = time.perf_counter()
         already = self.progress.wall_time_seconds
-        stop = next(s for s in self.stops if s > self.progress.updates)
+        reached = self.progress.updates_to_target is not None
+        stops = self.landmarks if reached else self.stops
+        stop = next(s for s in stops if s > self.progress.updates)
         losses, snapshots = self._train_until(stop)
         train_loss = float(np.mean(losses))
         if not math.isfinite(train_loss):

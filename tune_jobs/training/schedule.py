@@ -38,6 +38,12 @@ def evaluation_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tu
     return tuple(sorted({updates_for(p, batch_size) for p in points}))
 
 
+def landmark_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tuple[int, ...]:
+    """The evaluations that remain once the target is reached: rungs, octaves, and the end."""
+    octaves = [budget / 2**octave for octave in range(OCTAVES + 1)]
+    return tuple(sorted({updates_for(p, batch_size) for p in [*rungs, *octaves]}))
+
+
 def snapshot_updates(after: int, until: int) -> tuple[int, ...]:
     """Updates strictly between two evaluations at which weights are kept for the bisection.
 
