@@ -105,7 +105,7 @@ def search(
         tune.with_parameters(BatchSizeTrial, shared=shared),
         {"cpu": config.cpus_per_trial, "gpu": gpus},
     )
-    path = store.ray / EXPERIMENT
+    path = (store.ray / EXPERIMENT).resolve()
     if resume and tune.Tuner.can_restore(str(path)):
         tuner = tune.Tuner.restore(str(path), trainable, resume_unfinished=True)
     else:
