@@ -12,6 +12,7 @@ import pytest
 from tune_jobs.command_line import flag_names, parse
 from tune_jobs.config import requested_gpus, resolve, to_toml, validate_against_data
 from tune_jobs.errors import UserError
+from tune_jobs.store import SweepStore
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -132,3 +133,9 @@ def test_the_command_refuses_with_status_2_and_one_message(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_runs_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="give another --runs-dir"):
+        SweepStore(tmp_path / "file" / "it").create()

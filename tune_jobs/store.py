@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tune_jobs.errors import StoreError
+from tune_jobs.errors import StoreError, UserError
 from tune_jobs.records import Measurement, TrialResult, Verdict
 
 Row = TypeVar("Row")
@@ -35,14 +35,14 @@ class SweepStore:
         return self.config.exists()
 
     def create(self) -> None:
-        """Make the folder; raises StoreError when it cannot be written."""
+        """Make the folder; raises UserError when it cannot be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / ".writable"
             probe.write_text("")
             probe.unlink()
         except OSError as error:
-            raise StoreError(
+            raise UserError(
                 f"{self.folder} cannot be written ({error.strerror}); give another --runs-dir"
             ) from error
 

@@ -157,6 +157,8 @@ def sweep(
     from tune_jobs.progress import Progress
     from tune_jobs.tuning import keeper, stages
 
+    if not stages.in_a_cluster():
+        stages.check_request(config, stages.this_machine())
     cluster = stages.start_ray(ROOT)
     stages.check_request(config, cluster)
     if not resume:

@@ -16,6 +16,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+import torch
 from ray import tune
 
 from tune_jobs.config import SweepConfig, requested_gpus
@@ -46,14 +47,23 @@ def start_ray(root: Path) -> Cluster:
     if not ray.is_initialized():
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options: dict[str, object] = {"logging_level": "warning", "log_to_driver": False}
-        in_a_job = "RAY_JOB_SUBMISSION_ID" in os.environ or "RAY_ADDRESS" in os.environ
-        if not in_a_job:
+        if not in_a_cluster():
             options |= {"include_dashboard": False}
             options |= {"runtime_env": {"env_vars": {"PYTHONPATH": str(root)}}}
         ray.init(**options)
     total = ray.cluster_resources()
     alive = [node for node in ray.nodes() if node["Alive"]]
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
+
+
+def in_a_cluster() -> bool:
+    """True inside a Ray job, or where RAY_ADDRESS names a cluster to join."""
+    return "RAY_JOB_SUBMISSION_ID" in os.environ or "RAY_ADDRESS" in os.environ
+
+
+def this_machine() -> Cluster:
+    """What a Ray started here will have: told without starting it."""
+    return Cluster(float(os.cpu_count() or 1), float(torch.cuda.device_count()), 1)
 
 
 def check_request(config: SweepConfig, cluster: Cluster) -> float:
