@@ -32,7 +32,13 @@ BAD = [
     ({"budget_examples": 511}, "smaller than the largest batch"),
     ({"name": "a/b"}, "a sweep's name"),
     ({"seeds": 0}, "greater than 0"),
-    ({"cpus_per_trial": -1.0}, "greater than 0"),
+    ({"cpus_per_trial": "-1"}, "greater than 0"),
+    ({"cpus_per_trial": "some"}, "must be auto or a number"),
+    ({"micro_batch": "0"}, "must be auto, whole, or a positive integer"),
+    ({"micro_batch": "half"}, "must be auto, whole, or a positive integer"),
+    ({"memory_limit_mib": 0.0}, "greater than 0"),
+    ({"memory_margin": 1.0}, "in \\[0, 1\\)"),
+    ({"goal": "cost"}, "give --price-per-device-hour"),
     ({"gpus_per_trial": "1.5"}, "share of one GPU"),
     ({"gpus_per_trial": "many"}, "share of one GPU"),
     ({"trials": True}, "must be int"),
@@ -97,9 +103,10 @@ def test_gpus_are_taken_where_there_are_any() -> None:
 
 def test_the_flags_are_the_frozen_ones() -> None:
     frozen = """
-        --batch-sizes --budget-examples --config --cpus-per-trial --data --data-dir --dry-run
-        --goal --gpus-per-trial --model --name --optimizer --preset --resume --runs-dir --search
-        --seeds --target --tracking-required --tracking-uri --trials
+        --accelerator --batch-sizes --budget-examples --config --cpus-per-trial --data --data-dir
+        --dry-run --goal --gpus-per-trial --memory-limit-mib --micro-batch --model --name --only
+        --optimizer --preset --price-per-device-hour --resume --runs-dir --search --seeds --target
+        --tracking-required --tracking-uri --trials
     """
     assert flag_names() == frozen.split()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from tests import rows
 from tune_jobs.analysis.choosing import best_trial, judge
 from tune_jobs.errors import UserError
 from tune_jobs.records import Measurement, TrialResult
@@ -152,7 +152,9 @@ def test_a_trial_outside_the_race_is_not_stopped(tmp_path: Path) -> None:
 
 
 def measurement(name: str, size: int, seen: int, accuracy: float, rung: int | None) -> Measurement:
-    return Measurement(name, "search", size, seen, 1, 0.1, 0.1, accuracy, None, None, 1, 1, rung)
+    return rows.measurement(
+        trial_id=name, batch_size=size, examples_seen=seen, val_accuracy=accuracy, rung=rung
+    )
 
 
 def test_a_new_driver_takes_the_rungs_up_from_the_store(tmp_path: Path) -> None:
@@ -170,16 +172,7 @@ def test_scores_put_reaching_the_target_first_and_divergence_last() -> None:
 
 
 def result(size: int, **changes: Any) -> TrialResult:
-    base = TrialResult(
-        trial_id="t", name="n", sweep="s", stage="search", outcome="finished", reason=None,
-        batch_size=size, micro_batch_size=size, base_learning_rate=1e-3, learning_rate=1e-3,
-        optimizer="adam", seed=0, model="m", data="d", node=None, device=None, cpus=1, gpus=0,
-        budget_examples=900, target=0.9, examples_seen=900, updates=9, examples_to_target=500,
-        updates_to_target=5, time_to_target_seconds=5.0, train_seconds=9.0, evaluation_seconds=1.0,
-        wall_time_seconds=10.0, examples_per_second=100.0, peak_memory_mib=1.0, val_accuracy=0.95,
-        test_accuracy=0.95,
-    )  # fmt: skip
-    return replace(base, **changes)
+    return rows.result(batch_size=size, **changes)
 
 
 def test_test_accuracy_never_chooses() -> None:
@@ -209,9 +202,9 @@ def test_no_batch_size_at_the_target_is_a_verdict_too() -> None:
 
 def test_the_store_gives_back_what_was_written(tmp_path: Path) -> None:
     store = SweepStore(tmp_path)
-    rows = [result(16), result(64, reason="r", test_accuracy=None)]
-    store.write_trials(rows)
-    assert store.read_trials() == rows
+    trials = [result(16), result(64, reason="r", test_accuracy=None)]
+    store.write_trials(trials)
+    assert store.read_trials() == trials
     store.write_measurements([measurement("a", 16, 100, 0.1 + 0.2, None)])
     assert store.read_measurements()[0].val_accuracy == 0.1 + 0.2
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import rows
 from tune_jobs.errors import TrackingUnreachable
 from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.tracking import mlflow_copy
@@ -25,42 +26,27 @@ THIRD = 1 / 3  # has no short decimal form: shows any rounding
 def measurement(trial_id: str, step: int, **changes: Any) -> Measurement:
     values: dict[str, Any] = {
         "trial_id": trial_id,
-        "stage": "search",
-        "batch_size": 32,
         "examples_seen": step,
         "updates": step // 32,
         "train_loss": THIRD / step,
         "val_loss": THIRD / (step + 1),
         "val_accuracy": 1 - THIRD / step,
-        "test_accuracy": None,
         "train_seconds": step * THIRD,
         "wall_time_seconds": step * THIRD * 2,
-        "rung": None,
-        "examples_to_target": None,
     }
-    return Measurement(**(values | changes))
+    return rows.measurement(**(values | changes))
 
 
 def result(trial_id: str, step: int, **changes: Any) -> TrialResult:
     values: dict[str, Any] = {
         "trial_id": trial_id,
         "name": f"b32-lr0.01-{trial_id}",
-        "sweep": "first",
-        "stage": "search",
-        "outcome": "finished",
-        "reason": None,
-        "batch_size": 32,
         "micro_batch_size": 16,
         "base_learning_rate": 0.1 + 0.2,
         "learning_rate": THIRD / 100,
-        "optimizer": "adam",
         "seed": 7,
         "model": "simple_cnn",
         "data": "mnist",
-        "node": None,
-        "device": "cpu",
-        "cpus": 1.0,
-        "gpus": 0.0,
         "budget_examples": 640,
         "target": 0.97,
         "examples_seen": step,
@@ -76,7 +62,7 @@ def result(trial_id: str, step: int, **changes: Any) -> TrialResult:
         "val_accuracy": 1 - THIRD / step,
         "test_accuracy": 1 - THIRD / 50,
     }
-    return TrialResult(**(values | changes))
+    return rows.result(**(values | changes))
 
 
 CURVE = [measurement("t1", step) for step in (64, 128, 192)]

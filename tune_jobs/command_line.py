@@ -6,13 +6,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from tune_jobs.config import SweepConfig
 
-_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": str, "bool": bool}
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "float | None": float,
+    "str": str,
+    "str | None": str,
+    "bool": bool,
+}
 _BATCH_SIZES = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
     metavar="B,B,...",
@@ -36,6 +43,8 @@ class Action:
     """TOML file of settings; flags override it"""
     resume: bool = False
     """take up the sweep of this name where it stopped"""
+    only: Literal["measure"] | None = None
+    """stop after this stage; --resume goes on from there"""
     dry_run: bool = False
     """print the configuration, the plan and the requests; start nothing"""
 

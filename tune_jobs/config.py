@@ -19,7 +19,8 @@ from tune_jobs.errors import UserError, unknown_name
 REFERENCE_BATCH_SIZE = 256
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 SEARCHES = ("tpe", "random", "grid")
-GOALS = ("time", "examples", "accuracy", "memory")
+GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
+MICRO_BATCHES = ("auto", "whole")
 LIMITS_OF_A_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -63,8 +64,35 @@ class SweepConfig:
     reduction_factor: int = option(3, "Search", "ASHA keeps 1 in this many at a rung")
     first_rung_fraction: float = option(1 / 3, "Search", "first rung, as a part of the budget")
 
-    cpus_per_trial: float = option(1.0, "Resources", "CPUs that a trial asks for", flag=True)
-    gpus_per_trial: str = option("auto", "Resources", "GPUs (fractions allowed) or auto", flag=True)
+    micro_batch: str = option(
+        "auto", "Measure", "examples per pass: auto, whole, or a number", flag=True
+    )
+    memory_limit_mib: float | None = option(
+        None, "Measure", "memory that a trial may use; default the device's own", flag=True
+    )
+    memory_margin: float = option(0.1, "Measure", "part of the memory kept free of any plan")
+    profile_seconds: float = option(120.0, "Measure", "cap on the time spent profiling a device")
+    noise_scale: bool = option(True, "Measure", "measure the gradient noise scale along a run")
+
+    confidence: float = option(0.95, "Verdict", "of every interval and comparison")
+    tolerance: float = option(0.05, "Verdict", "batch sizes this close to the best count as equal")
+    price_per_device_hour: float | None = option(
+        None, "Verdict", "for --goal cost, in any currency", flag=True
+    )
+
+    cpus_per_trial: str = option(
+        "auto",
+        "Resources",
+        "CPUs of a trial, or auto: by measured throughput",
+        flag=True,
+    )
+    gpus_per_trial: str = option(
+        "auto", "Resources", "GPUs, a fraction, or auto: by measured memory", flag=True
+    )
+    max_trials_per_gpu: int = option(4, "Resources", "neighbours on one GPU at the most, for auto")
+    accelerator: str | None = option(
+        None, "Resources", "use devices of this type alone, as Ray names it", flag=True
+    )
 
     runs_dir: str = option("runs", "Output", "folder that keeps sweeps", flag=True)
     tracking_uri: str | None = option(None, "Output", "MLflow server or store", flag=True)
@@ -163,7 +191,6 @@ def validate(config: SweepConfig) -> None:
             f"({max(config.batch_sizes)}): not one update could be made; raise it"
         )
     _positive("seeds", config.seeds)
-    _positive("cpus_per_trial", config.cpus_per_trial)
     _positive("validation_examples", config.validation_examples)
     if not config.learning_rate_span > 1:
         raise UserError(f"learning_rate_span {config.learning_rate_span}: must be over 1")
@@ -171,7 +198,27 @@ def validate(config: SweepConfig) -> None:
         raise UserError(f"reduction_factor {config.reduction_factor}: must be 2 or more")
     if not 0 < config.first_rung_fraction <= 1:
         raise UserError(f"first_rung_fraction {config.first_rung_fraction}: must be in (0, 1]")
+    _validate_measure_and_verdict(config)
+    requested_cpus(config)
     requested_gpus(config, available=0)
+
+
+def _validate_measure_and_verdict(config: SweepConfig) -> None:
+    requested_micro_batch(config)
+    if config.memory_limit_mib is not None:
+        _positive("--memory-limit-mib", config.memory_limit_mib)
+    if not 0 <= config.memory_margin < 1:
+        raise UserError(f"memory_margin {config.memory_margin}: must be in [0, 1), such as 0.1")
+    _positive("profile_seconds", config.profile_seconds)
+    _positive("max_trials_per_gpu", config.max_trials_per_gpu)
+    if not 0.5 <= config.confidence < 1:
+        raise UserError(f"confidence {config.confidence}: must be in [0.5, 1), such as 0.95")
+    if not 0 <= config.tolerance < 1:
+        raise UserError(f"tolerance {config.tolerance}: must be in [0, 1), such as 0.05")
+    if config.price_per_device_hour is not None:
+        _positive("--price-per-device-hour", config.price_per_device_hour)
+    elif config.goal == "cost":
+        raise UserError("--goal cost needs a price: give --price-per-device-hour")
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -227,17 +274,45 @@ def requested_gpus(config: SweepConfig, available: float) -> float:
     """GPUs per trial: the number given, or for `auto` one GPU where there is one, else none."""
     if config.gpus_per_trial == "auto":
         return 1.0 if available >= 1 else 0.0
-    try:
-        gpus = float(config.gpus_per_trial)
-    except ValueError:
-        gpus = math.nan
-    whole_or_share = gpus >= 0 and (gpus <= 1 or gpus == int(gpus))
-    if not (math.isfinite(gpus) and whole_or_share):
+    gpus = _number(config.gpus_per_trial)
+    if not (0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
         raise UserError(
             f"--gpus-per-trial {config.gpus_per_trial}: must be auto, a share of one GPU in "
             "[0, 1], or a whole number of GPUs"
         )
     return gpus
+
+
+def requested_cpus(config: SweepConfig) -> float | None:
+    """CPUs per trial: the number given, or None for `auto`."""
+    if config.cpus_per_trial == "auto":
+        return None
+    cpus = _number(config.cpus_per_trial)
+    if not cpus > 0:
+        raise UserError(
+            f"--cpus-per-trial {config.cpus_per_trial}: must be auto or a number greater than 0"
+        )
+    return cpus
+
+
+def requested_micro_batch(config: SweepConfig) -> int | None:
+    """Examples per pass when a number was given; None for `auto` and `whole`."""
+    if config.micro_batch in MICRO_BATCHES:
+        return None
+    if not config.micro_batch.isdigit() or int(config.micro_batch) < 1:
+        raise UserError(
+            f"--micro-batch {config.micro_batch}: must be auto, whole, or a positive integer"
+        )
+    return int(config.micro_batch)
+
+
+def _number(text: str) -> float:
+    """The finite number that `text` says, or NaN."""
+    try:
+        number = float(text)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def _known(kind: str, name: str, known: tuple[str, ...]) -> None:

@@ -13,11 +13,98 @@ OUTCOMES = ("finished", "stopped", "diverged", "out_of_memory", "failed")
 
 
 @dataclass(frozen=True)
+class BatchSizeProfile:
+    """What one update costs at one batch size, run alone on a device. One row each, also for a
+    batch size that does not fit: that is an outcome, with its reason.
+
+    A batch size may have two rows: whole (`micro_batch_size` equals `batch_size`) and accumulated.
+    `chosen` marks the one that trials use; the others inform the fits.
+
+    Attributes:
+        device: the device's type, such as `cpu` or the GPU's name; costs hold for this type alone.
+        step_seconds: median over rounds of the median timed update; `_low` and `_high` bound it at
+            95 % over the rounds, `_min` is the fastest update seen (noise only ever adds).
+        examples_per_second: batch_size / step_seconds.
+        peak_memory_mib: largest peak over the rounds, optimizer state and an evaluation included;
+            on CPU the process's resident set, on CUDA the allocator's allocated bytes.
+        reserved_memory_mib: on CUDA, the allocator's reserved peak; None on CPU.
+        base_memory_mib: what the process holds before the model is made (libraries, data).
+        allocator_retries: on CUDA, times the allocator flushed its cache to go on: the thrash
+            before the crash.
+        requested_mib: the allocation that failed, where the error tells.
+        waited_seconds: how long the stage waited for the device to be free.
+    """
+
+    batch_size: int
+    micro_batch_size: int
+    chosen: bool
+    outcome: str
+    reason: str | None
+    model: str
+    data: str
+    optimizer: str
+    node: str | None
+    device: str
+    cpus: float
+    gpus: float
+    rounds: int
+    timed_updates: int
+    step_seconds: float | None
+    step_seconds_low: float | None
+    step_seconds_high: float | None
+    step_seconds_min: float | None
+    optimizer_seconds: float | None
+    examples_per_second: float | None
+    evaluation_examples_per_second: float | None
+    peak_memory_mib: float | None
+    reserved_memory_mib: float | None
+    base_memory_mib: float | None
+    memory_limit_mib: float | None
+    allocator_retries: int | None
+    requested_mib: float | None
+    waited_seconds: float
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """One estimate of the gradient noise scale, at one point of one training run.
+
+    Attributes:
+        kind: `raw`, or `preconditioned` by the optimizer's second-moment estimate.
+        gradient_squared: |G|^2, the squared norm of the true gradient; the unbiased estimate may
+            be negative.
+        gradient_variance: tr(Sigma), the summed variance of a single example's gradient.
+        noise_scale: tr(Sigma) / |G|^2 in examples, None when it cannot be told.
+        low, high: 95 % bootstrap interval; `high` None when it has no upper end.
+        useful: whether the interval says anything; if not, `reason` says why.
+        draws: independent pairs of gradients averaged.
+    """
+
+    examples_seen: int
+    updates: int
+    batch_size: int
+    learning_rate: float
+    kind: str
+    small_batch: int
+    large_batch: int
+    draws: int
+    gradient_squared: float
+    gradient_variance: float
+    noise_scale: float | None
+    low: float | None
+    high: float | None
+    useful: bool
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One report of one trial: a point of its learning curve.
 
     `rung` is the index of the race's rung whose budget this report stands at, or None.
-    `test_accuracy` is present at rungs and at the end only, and decides nothing.
+    `train_seconds` are without contention (see TrialResult); `wall_time_seconds` are the clock's.
+    `test_accuracy` and `train_accuracy` (on a sample of the training split as large as the
+    validation split, without dropout) are present at some reports only, and decide nothing.
     """
 
     trial_id: str
@@ -29,6 +116,7 @@ class Measurement:
     val_loss: float | None
     val_accuracy: float | None
     test_accuracy: float | None
+    train_accuracy: float | None
     examples_to_target: int | None
     train_seconds: float
     wall_time_seconds: float
@@ -44,11 +132,18 @@ class TrialResult:
             the reference batch of 256 by the optimizer's scaling rule.
         examples_to_target: examples seen when validation accuracy first reached `target`, or None
             if it never did (the run is censored at `examples_seen`).
-        train_seconds: seconds of training, evaluation left out.
+        train_seconds: training time without contention: updates times the profiled step seconds of
+            this batch size on this device type; evaluation left out. Without a profile of the
+            device it is `measured_train_seconds`.
+        time_to_target_seconds: `train_seconds` at the update that reached the target.
+        measured_train_seconds: the clock around the trial's updates, whatever contention it had.
+            For a confirm run, alone on its device, it checks `train_seconds`.
         wall_time_seconds: what the clock said of the trial, contention and evaluation included.
+        waited_seconds: how long the trial waited for its device, where that was measured.
+        energy_joules: energy of the device during the updates, where there is a counter.
         peak_memory_mib: the trial's own peak; on CPU the process's peak resident set since the
             trial began, on CUDA the allocator's peak.
-        val_accuracy, test_accuracy: the last ones measured, at `examples_seen`.
+        val_accuracy, test_accuracy, train_accuracy: the last ones measured, at `examples_seen`.
     """
 
     trial_id: str
@@ -77,12 +172,17 @@ class TrialResult:
     updates_to_target: int | None
     time_to_target_seconds: float | None
     train_seconds: float
+    measured_train_seconds: float
+    measured_time_to_target_seconds: float | None
     evaluation_seconds: float
     wall_time_seconds: float
+    waited_seconds: float | None
+    energy_joules: float | None
     examples_per_second: float | None
     peak_memory_mib: float | None
     val_accuracy: float | None
     test_accuracy: float | None
+    train_accuracy: float | None
 
 
 @dataclass(frozen=True)

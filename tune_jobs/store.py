@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tune_jobs.errors import StoreError, UserError
-from tune_jobs.records import Measurement, TrialResult, Verdict
+from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TrialResult, Verdict
 
 Row = TypeVar("Row")
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -26,6 +26,8 @@ class SweepStore:
         self.folder = folder
         self.config = folder / "sweep.toml"
         self.environment = folder / "environment.json"
+        self.profiles = folder / "profiles.parquet"
+        self.noise_scale = folder / "noise_scale.parquet"
         self.trials = folder / "trials.parquet"
         self.measurements = folder / "measurements.parquet"
         self.verdict = folder / "verdict.json"
@@ -57,11 +59,23 @@ class SweepStore:
     def write_verdict(self, verdict: Verdict) -> None:
         self.write_text(self.verdict, json.dumps(asdict(verdict), indent=2) + "\n")
 
+    def write_profiles(self, rows: Sequence[BatchSizeProfile]) -> None:
+        _write(self.profiles, BatchSizeProfile, rows)
+
+    def write_noise_scale(self, rows: Sequence[NoiseScale]) -> None:
+        _write(self.noise_scale, NoiseScale, rows)
+
     def write_trials(self, rows: Sequence[TrialResult]) -> None:
         _write(self.trials, TrialResult, rows)
 
     def write_measurements(self, rows: Sequence[Measurement]) -> None:
         _write(self.measurements, Measurement, rows)
+
+    def read_profiles(self) -> list[BatchSizeProfile]:
+        return _read(self.profiles, BatchSizeProfile)
+
+    def read_noise_scale(self) -> list[NoiseScale]:
+        return _read(self.noise_scale, NoiseScale)
 
     def read_trials(self) -> list[TrialResult]:
         return _read(self.trials, TrialResult)

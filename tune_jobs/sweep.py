@@ -138,7 +138,7 @@ def print_plan(config: SweepConfig, console: Console) -> None:
     )
     for size, count in shares(config.trials, config.batch_sizes).items():
         console.print(
-            f"batch size {size:>6}: {count} trials, each asking Ray for {config.cpus_per_trial:g} "
+            f"batch size {size:>6}: {count} trials, each asking Ray for {config.cpus_per_trial} "
             f"CPU and {config.gpus_per_trial} GPU",
             **plain,
         )

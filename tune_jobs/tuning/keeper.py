@@ -93,6 +93,7 @@ def to_measurement(trial_id: str, batch_size: int, result: dict[str, Any]) -> Me
         val_loss=result["val_loss"],
         val_accuracy=result["val_accuracy"],
         test_accuracy=result["test_accuracy"],
+        train_accuracy=result.get("train_accuracy"),
         examples_to_target=result["examples_to_target"],
         train_seconds=result["train_seconds"],
         wall_time_seconds=result["wall_time_seconds"],
@@ -133,12 +134,17 @@ def to_result(
         updates_to_target=last.get("updates_to_target"),
         time_to_target_seconds=last.get("train_seconds_to_target"),
         train_seconds=seconds,
+        measured_train_seconds=seconds,
+        measured_time_to_target_seconds=last.get("train_seconds_to_target"),
         evaluation_seconds=last.get("evaluation_seconds", 0.0),
         wall_time_seconds=last.get("wall_time_seconds", 0.0),
+        waited_seconds=None,
+        energy_joules=None,
         examples_per_second=seen / seconds if seconds > 0 else None,
         peak_memory_mib=last.get("peak_memory_mib"),
         val_accuracy=last.get("val_accuracy"),
         test_accuracy=last.get("test_accuracy"),
+        train_accuracy=last.get("train_accuracy"),
     )
 
 

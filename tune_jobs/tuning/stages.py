@@ -19,7 +19,7 @@ import ray
 import torch
 from ray import tune
 
-from tune_jobs.config import SweepConfig, requested_gpus
+from tune_jobs.config import SweepConfig, requested_cpus, requested_gpus
 from tune_jobs.errors import UserError
 from tune_jobs.store import SweepStore
 from tune_jobs.training import optimizers
@@ -69,9 +69,10 @@ def this_machine() -> Cluster:
 def check_request(config: SweepConfig, cluster: Cluster) -> float:
     """GPUs per trial; raises UserError when a trial asks for more than the cluster has."""
     gpus = requested_gpus(config, cluster.gpus)
-    if config.cpus_per_trial > cluster.cpus:
+    cpus = requested_cpus(config) or 1.0
+    if cpus > cluster.cpus:
         raise UserError(
-            f"--cpus-per-trial {config.cpus_per_trial:g}: the cluster has {cluster.cpus:g} CPUs, "
+            f"--cpus-per-trial {cpus:g}: the cluster has {cluster.cpus:g} CPUs, "
             "so no trial could ever start; lower it"
         )
     if gpus > cluster.gpus:
@@ -108,12 +109,12 @@ def search(
         split_seed=config.split_seed,
         data_path=str(data_path),
         data=[ray.put(data_path.read_bytes())] if cluster.nodes > 1 else [],
-        cpus=config.cpus_per_trial,
+        cpus=(requested_cpus(config) or 1.0),
         gpus=gpus,
     )
     trainable = tune.with_resources(
         tune.with_parameters(BatchSizeTrial, shared=shared),
-        {"cpu": config.cpus_per_trial, "gpu": gpus},
+        {"cpu": (requested_cpus(config) or 1.0), "gpu": gpus},
     )
     path = (store.ray / EXPERIMENT).resolve()
     if resume and tune.Tuner.can_restore(str(path)):
@@ -130,7 +131,9 @@ def search(
 def _fresh(
     config: SweepConfig, store: SweepStore, trainable: object, cluster: Cluster, gpus: float
 ) -> tune.Tuner:
-    at_once = int(cluster.gpus / gpus) if gpus else int(cluster.cpus / config.cpus_per_trial)
+    at_once = (
+        int(cluster.gpus / gpus) if gpus else int(cluster.cpus / (requested_cpus(config) or 1.0))
+    )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -158,7 +161,7 @@ def _fresh(
         run_config=tune.RunConfig(
             name=EXPERIMENT,
             storage_path=str(store.ray.resolve()),
-            callbacks=[RecordKeeper(config, store, config.cpus_per_trial, gpus)],
+            callbacks=[RecordKeeper(config, store, (requested_cpus(config) or 1.0), gpus)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=2),
