@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TrialResult
+from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 
 _MEASUREMENT: dict[str, Any] = {
     "trial_id": "t", "stage": "search", "batch_size": 32, "examples_seen": 320, "updates": 10,
@@ -41,6 +41,15 @@ _NOISE_SCALE: dict[str, Any] = {
     "reason": None,
 }  # fmt: skip
 
+_TARGET_RUN: dict[str, Any] = {
+    "workload": "w", "batch_size": 32, "seed": 0, "target": 0.9, "time_to_target_seconds": 5.0,
+    "examples_to_target": 640.0, "updates_to_target": 20.0, "interpolated": False,
+    "examples_seen": 960, "updates": 30, "train_seconds": 7.5,
+    "measured_time_to_target_seconds": None, "learning_rate": 1e-3, "examples_per_second": 128.0,
+    "peak_memory_mib": 500.0, "energy_joules": None, "train_accuracy": None, "test_accuracy": None,
+    "test_accuracy_at_equal_updates": None, "device": "cpu",
+}  # fmt: skip
+
 
 def measurement(**changes: Any) -> Measurement:
     return Measurement(**(_MEASUREMENT | changes))
@@ -56,3 +65,7 @@ def profile(**changes: Any) -> BatchSizeProfile:
 
 def noise_scale(**changes: Any) -> NoiseScale:
     return NoiseScale(**(_NOISE_SCALE | changes))
+
+
+def target_run(**changes: Any) -> TargetRun:
+    return TargetRun(**(_TARGET_RUN | changes))

@@ -186,6 +186,47 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
+class TargetRun:
+    """One run judged at one target: what a verdict is made of, from a sweep or anyone's table.
+
+    A run has one row for each target it is judged at. A run that did not reach the target has None
+    in the three `_to_target` columns and is censored at `examples_seen`, `updates` and
+    `train_seconds`, each None where not known.
+
+    Attributes:
+        workload: what was trained; verdicts are made for each workload apart.
+        seed: runs of several batch sizes that share a seed are compared in pairs; None if unknown.
+        target: the validation metric to reach, None if the table names none.
+        interpolated: the crossing was read between two evaluations, not found by the run itself.
+        measured_time_to_target_seconds: by the clock, alone on the device; checks the first.
+        train_accuracy, test_accuracy: at the end of the run (the budget common to all).
+        test_accuracy_at_equal_updates: when the run had made as many updates as the largest batch
+            size makes in the whole budget.
+    """
+
+    workload: str
+    batch_size: int
+    seed: int | None
+    target: float | None
+    time_to_target_seconds: float | None
+    examples_to_target: float | None
+    updates_to_target: float | None
+    interpolated: bool
+    examples_seen: int | None
+    updates: int | None
+    train_seconds: float | None
+    measured_time_to_target_seconds: float | None
+    learning_rate: float | None
+    examples_per_second: float | None
+    peak_memory_mib: float | None
+    energy_joules: float | None
+    train_accuracy: float | None
+    test_accuracy: float | None
+    test_accuracy_at_equal_updates: float | None
+    device: str | None
+
+
+@dataclass(frozen=True)
 class BatchSizeRow:
     """One line of the closing table: what the sweep knows of one batch size."""
 
