@@ -114,7 +114,7 @@ def test_accumulated_gradients_equal_the_gradient_of_the_whole_batch(
     whole, parts = make(digits), make(digits, micro_batch_size=micro)
     for run in (whole, parts):
         run.model.eval()  # dropout aside
-        run._update(run.stream.take(0, 32))
+        run.update(run.stream.take(0, 32))
     for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)

@@ -25,8 +25,10 @@ class BatchSizeProfile:
         step_seconds: median over rounds of the median timed update; `_low` and `_high` bound it at
             95 % over the rounds, `_min` is the fastest update seen (noise only ever adds).
         examples_per_second: batch_size / step_seconds.
+        optimizer_seconds: median of the optimizer's step alone, part of `step_seconds`.
         peak_memory_mib: largest peak over the rounds, optimizer state and an evaluation included;
             on CPU the process's resident set, on CUDA the allocator's allocated bytes.
+        training_memory_mib: the same without the evaluation: what grows with the micro-batch.
         reserved_memory_mib: on CUDA, the allocator's reserved peak; None on CPU.
         base_memory_mib: what the process holds before the model is made (libraries, data).
         allocator_retries: on CUDA, times the allocator flushed its cache to go on: the thrash
@@ -57,6 +59,7 @@ class BatchSizeProfile:
     examples_per_second: float | None
     evaluation_examples_per_second: float | None
     peak_memory_mib: float | None
+    training_memory_mib: float | None
     reserved_memory_mib: float | None
     base_memory_mib: float | None
     memory_limit_mib: float | None

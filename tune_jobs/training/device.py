@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import resource
 from pathlib import Path
 
+import psutil
 import torch
 
 _MIB = 1024 * 1024
@@ -31,6 +35,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
+    _return_freed_memory()
     clear_refs = Path("/proc/self/clear_refs")
     if clear_refs.exists():
         clear_refs.write_text("5")  # proc(5): resets VmHWM to the current resident set
@@ -48,3 +53,59 @@ def peak_memory_mib(device: torch.device) -> float | None:
         return None
     line = next((at for at in status.read_text().splitlines() if at.startswith("VmHWM:")), None)
     return float(line.split()[1]) / 1024 if line else None
+
+
+def reserved_memory_mib(device: torch.device) -> float | None:
+    """CUDA: the most that the allocator held, freed blocks included. None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return float(torch.cuda.max_memory_reserved(device)) / _MIB
+
+
+def allocator_retries(device: torch.device) -> int | None:
+    """CUDA: how often the allocator gave its cache back to find room. None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0))
+
+
+def total_memory_mib(device: torch.device) -> float:
+    """All of a GPU's memory; for a CPU the host's, or the control group's where that is less."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory) / _MIB
+    total = float(psutil.virtual_memory().total)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, float(text))
+    return total / _MIB
+
+
+def limit_memory(device: torch.device, limit_mib: float, held_mib: float) -> None:
+    """Let this process allocate up to `limit_mib` in all, of which it holds `held_mib` now.
+
+    What does not fit raises in the process that asked: on CUDA through the allocator's own limit,
+    on a CPU through RLIMIT_DATA, which counts private memory (setrlimit(2)).
+    """
+    if device.type == "cuda":
+        share = min(1.0, limit_mib / total_memory_mib(device))
+        torch.cuda.set_per_process_memory_fraction(share, device)
+        return
+    data = next(
+        float(line.split()[1]) * 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmData:")
+    )
+    soft = int(data + max(0.0, limit_mib - held_mib) * _MIB)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def resident_memory_mib() -> float:
+    """What this process holds now."""
+    return float(psutil.Process(os.getpid()).memory_info().rss) / _MIB
+
+
+def _return_freed_memory() -> None:
+    """glibc keeps freed blocks; a reused process would begin with its predecessor's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -33,6 +33,12 @@ class RunSettings:
 
     `micro_batch_size` examples go through the model at a time; the gradient of an update is the
     exact mean over its `batch_size` examples however it is cut. `rungs` are budgets in examples.
+
+    Attributes:
+        stops_at_target: end as soon as the target is reached, the budget unused.
+        test_updates: updates after which test accuracy is measured too, beside rungs and end.
+        train_sample: examples of the training split whose accuracy is measured at the end.
+        evaluation_threads: CPU threads while evaluating; None leaves them as they are.
     """
 
     batch_size: int
@@ -43,6 +49,10 @@ class RunSettings:
     budget_examples: int
     target: float
     rungs: tuple[int, ...] = ()
+    stops_at_target: bool = False
+    test_updates: tuple[int, ...] = ()
+    train_sample: int = 0
+    evaluation_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Report:
     val_loss: float | None
     val_accuracy: float | None
     test_accuracy: float | None
+    train_accuracy: float | None
     train_seconds: float
     evaluation_seconds: float
     wall_time_seconds: float
@@ -108,17 +119,16 @@ class TrainingRun:
         self.device = device
         self.val_indices = val_indices
         self.test_indices = np.arange(len(data.test.labels))
+        self.train_sample = train_indices[: settings.train_sample]
         self.stream = ExampleStream(train_indices, settings.seed)
         self.model = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         make = optimizers.entry(settings.optimizer).make
         self.optimizer = make(self.model.parameters(), settings.learning_rate)
         self.progress = Progress()
-        self.stops = schedule.evaluation_updates(
-            settings.budget_examples, settings.batch_size, settings.rungs
-        )
-        self.landmarks = schedule.landmark_updates(
-            settings.budget_examples, settings.batch_size, settings.rungs
-        )
+        planned = (settings.budget_examples, settings.batch_size, settings.rungs)
+        extra = set(settings.test_updates)
+        self.stops = tuple(sorted({*schedule.evaluation_updates(*planned), *extra}))
+        self.landmarks = tuple(sorted({*schedule.landmark_updates(*planned), *extra}))
         self.rung_at = {
             schedule.updates_for(r, settings.batch_size): k for k, r in enumerate(settings.rungs)
         }
@@ -134,19 +144,32 @@ class TrainingRun:
         train_loss = float(np.mean(losses))
         if not math.isfinite(train_loss):
             self.progress.wall_time_seconds = already + time.perf_counter() - began
-            return self._report(None, None, None, None, diverged=True)
+            return self._report(train_loss=None)
         with self._evaluation_clock():
-            val_loss, val_accuracy = self._evaluate(self.data.train, self.val_indices)
-            self._find_crossing(val_accuracy, snapshots)
-            test_accuracy = None
-            if stop in self.rung_at or stop == self.stops[-1]:
-                _, test_accuracy = self._evaluate(self.data.test, self.test_indices)
+            seen = self._evaluate_all(stop, snapshots)
         self.progress.wall_time_seconds = already + time.perf_counter() - began
-        diverged = not math.isfinite(val_loss)
-        return self._report(train_loss, val_loss, val_accuracy, test_accuracy, diverged=diverged)
+        return self._report(train_loss=train_loss, **seen)
+
+    def _evaluate_all(self, stop: int, snapshots: list[Snapshot]) -> dict[str, float | None]:
+        """Validation always; test and training sample at the end, and test at the marks asked."""
+        val_loss, val_accuracy = self.evaluate(self.data.train, self.val_indices)
+        seen: dict[str, float | None] = {"val_loss": val_loss, "val_accuracy": val_accuracy}
+        if not math.isfinite(val_loss):
+            return {"val_loss": None}
+        self._find_crossing(val_accuracy, snapshots)
+        last = self._is_last(stop)
+        if last or stop in self.rung_at or stop in self.settings.test_updates:
+            _, seen["test_accuracy"] = self.evaluate(self.data.test, self.test_indices)
+        if last and len(self.train_sample):
+            _, seen["train_accuracy"] = self.evaluate(self.data.train, self.train_sample)
+        return seen
+
+    def _is_last(self, updates: int) -> bool:
+        reached = self.progress.updates_to_target is not None
+        return updates >= self.stops[-1] or (reached and self.settings.stops_at_target)
 
     def _train_until(self, stop: int) -> tuple[list[float], list[Snapshot]]:
-        progress, size = self.progress, self.settings.batch_size
+        progress = self.progress
         keep = set(schedule.snapshot_updates(progress.updates, stop))
         if progress.updates_to_target is not None:
             keep = set()
@@ -155,7 +178,7 @@ class TrainingRun:
         devices.synchronize(self.device)
         before, began = progress.train_seconds, time.perf_counter()
         while progress.updates < stop:
-            losses.append(self._update(self.stream.take(progress.updates * size, size)))
+            losses.append(self.update(self.next_batch()))
             progress.updates += 1
             if progress.updates in keep:
                 devices.synchronize(self.device)
@@ -165,22 +188,31 @@ class TrainingRun:
         progress.train_seconds = before + time.perf_counter() - began
         return [float(loss) for loss in losses], snapshots
 
-    def _update(self, indices: np.ndarray[Any, Any]) -> torch.Tensor:
-        """One optimizer step on the exact mean gradient over `indices`."""
+    def next_batch(self) -> np.ndarray[Any, Any]:
+        """Indices of the examples of the next update, int64 (batch size,)."""
+        size = self.settings.batch_size
+        return self.stream.take(self.progress.updates * size, size)
+
+    def update(self, indices: np.ndarray[Any, Any]) -> torch.Tensor:
+        """One optimizer step on the exact mean gradient over `indices`; gives the mean loss.
+
+        The caller counts it in `progress.updates`.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for start in range(0, len(indices), self.settings.micro_batch_size):
             part = indices[start : start + self.settings.micro_batch_size]
-            images, labels = self._batch(self.data.train, part)
+            images, labels = self.batch(self.data.train, part)
             loss = F.cross_entropy(self.model(images), labels, reduction="sum") / len(indices)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.optimizer.step()
         return total
 
-    def _batch(
+    def batch(
         self, split: ImageSet, indices: np.ndarray[Any, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (b, c, h, w) and labels (b,) of `indices` on the device."""
         return to_batch(
             split.images, split.labels, indices, self.device, self.data.mean, self.data.std
         )
@@ -189,14 +221,14 @@ class TrainingRun:
         return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
 
     @torch.inference_mode()
-    def _evaluate(
+    def evaluate(
         self, split: ImageSet, indices: np.ndarray[Any, Any], weights: Weights | None = None
     ) -> tuple[float, float]:
         """Mean loss and accuracy over `indices`, with the given weights or the current ones."""
         self.model.eval()
         loss, right = 0.0, 0
         for start in range(0, len(indices), EVALUATION_BATCH):
-            images, labels = self._batch(split, indices[start : start + EVALUATION_BATCH])
+            images, labels = self.batch(split, indices[start : start + EVALUATION_BATCH])
             if weights is None:
                 output = self.model(images)
             else:
@@ -215,7 +247,7 @@ class TrainingRun:
         while low < high:
             middle = (low + high) // 2
             candidate = snapshots[middle]
-            _, accuracy = self._evaluate(self.data.train, self.val_indices, candidate.weights)
+            _, accuracy = self.evaluate(self.data.train, self.val_indices, candidate.weights)
             if accuracy >= target:
                 found, high = candidate, middle
             else:
@@ -225,19 +257,23 @@ class TrainingRun:
 
     @contextmanager
     def _evaluation_clock(self) -> Iterator[None]:
-        began = time.perf_counter()
+        began, threads = time.perf_counter(), torch.get_num_threads()
+        if self.settings.evaluation_threads:
+            torch.set_num_threads(self.settings.evaluation_threads)
         yield
+        torch.set_num_threads(threads)
         self.progress.evaluation_seconds += time.perf_counter() - began
 
     def _report(
         self,
         train_loss: float | None,
-        val_loss: float | None,
-        val_accuracy: float | None,
-        test_accuracy: float | None,
-        *,
-        diverged: bool,
+        val_loss: float | None = None,
+        val_accuracy: float | None = None,
+        test_accuracy: float | None = None,
+        train_accuracy: float | None = None,
     ) -> Report:
+        """A run without a finite validation loss has diverged."""
+        diverged = val_loss is None
         progress, size = self.progress, self.settings.batch_size
         peaks = [p for p in (progress.peak_memory_mib, devices.peak_memory_mib(self.device)) if p]
         progress.peak_memory_mib = max(peaks, default=None)
@@ -246,9 +282,10 @@ class TrainingRun:
             examples_seen=progress.updates * size,
             updates=progress.updates,
             train_loss=train_loss,
-            val_loss=None if diverged else val_loss,
-            val_accuracy=None if diverged else val_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
             test_accuracy=test_accuracy,
+            train_accuracy=train_accuracy,
             train_seconds=progress.train_seconds,
             evaluation_seconds=progress.evaluation_seconds,
             wall_time_seconds=progress.wall_time_seconds,
@@ -258,7 +295,7 @@ class TrainingRun:
             train_seconds_to_target=progress.train_seconds_to_target,
             rung=self.rung_at.get(progress.updates),
             diverged=diverged,
-            done=diverged or progress.updates >= self.stops[-1],
+            done=diverged or self._is_last(progress.updates),
         )
 
     def state(self) -> dict[str, Any]:

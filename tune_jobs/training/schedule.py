@@ -39,9 +39,9 @@ def evaluation_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tu
 
 
 def landmark_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tuple[int, ...]:
-    """The evaluations that remain once the target is reached: rungs, octaves, and the end."""
-    octaves = [budget / 2**octave for octave in range(OCTAVES + 1)]
-    return tuple(sorted({updates_for(p, batch_size) for p in [*rungs, *octaves]}))
+    """The evaluations that remain once the target is reached: rungs, and two for each octave."""
+    marks = [budget * part / 2**octave for octave in range(OCTAVES + 1) for part in (1, 0.75)]
+    return tuple(sorted({updates_for(p, batch_size) for p in [*rungs, *marks]}))
 
 
 def snapshot_updates(after: int, until: int) -> tuple[int, ...]:
