@@ -37,10 +37,10 @@ class ExampleStream:
     def __init__(self, indices: Indices, seed: int) -> None:
         if len(indices) == 0:
             raise ValueError("a stream needs at least one example, got none")
-        self._indices = np.asarray(indices)
+        self.indices = np.asarray(indices)
         self._seed = seed
         self._epoch: int | None = None
-        self._order = self._indices
+        self._order = self.indices
 
     def take(self, start: int, count: int) -> Indices:
         """The examples at stream positions [start, start + count), int64 (count,).
@@ -53,7 +53,7 @@ class ExampleStream:
         taken = np.empty(count, np.int64)
         filled = 0
         while filled < count:
-            epoch, offset = divmod(start + filled, len(self._indices))
+            epoch, offset = divmod(start + filled, len(self.indices))
             part = self._permutation(epoch)[offset : offset + count - filled]
             taken[filled : filled + len(part)] = part
             filled += len(part)
@@ -61,7 +61,7 @@ class ExampleStream:
 
     def _permutation(self, epoch: int) -> Indices:
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(self.indices)
             self._epoch = epoch
         return self._order
 

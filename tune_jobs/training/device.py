@@ -35,7 +35,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    _return_freed_memory()
+    return_freed_memory()
     clear_refs = Path("/proc/self/clear_refs")
     if clear_refs.exists():
         clear_refs.write_text("5")  # proc(5): resets VmHWM to the current resident set
@@ -104,7 +104,7 @@ def resident_memory_mib() -> float:
     return float(psutil.Process(os.getpid()).memory_info().rss) / _MIB
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """glibc keeps freed blocks; a reused process would begin with its predecessor's."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,0 +1,197 @@
+"""What one update costs: measured in the process that calls this, which should be a fresh one.
+
+One measurement:
+
+    model, data | 2 updates | update update update ... | optimizer step x5 | evaluation
+    ^ base memory   warm-up   ^ timed, synchronized                          ^             ^
+                                                              training memory    peak memory
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from models.registry import build
+from tune_jobs.data.batches import split_indices
+from tune_jobs.data.dataset import open_dataset
+from tune_jobs.training import device as devices
+from tune_jobs.training.loop import EVALUATION_BATCH, RunSettings, TrainingRun
+from tune_jobs.training.optimizers import scaled_learning_rate
+
+WARM_UPDATES = 2
+OPTIMIZER_STEPS = 5
+ENOUGH_SPREAD = 0.03
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: everything that stays the same over batch sizes."""
+
+    model: str
+    data: str
+    data_path: str
+    optimizer: str
+    base_learning_rate: float
+    validation_examples: int
+    split_seed: int
+    threads: int
+    gpus: float
+    memory_limit_mib: float | None
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """One batch size, cut into micro-batches, timed for at most `seconds` after warming up.
+
+    Attributes:
+        fewest_updates: timed updates to make even when the time is used up.
+    """
+
+    subject: Subject
+    batch_size: int
+    micro_batch_size: int
+    seconds: float
+    fewest_updates: int = 3
+
+
+@dataclass(frozen=True)
+class ProbeReading:
+    """What was measured; fields as in `BatchSizeProfile`, seconds for each timed update."""
+
+    update_seconds: tuple[float, ...]
+    optimizer_seconds: float
+    evaluation_examples_per_second: float
+    base_memory_mib: float
+    training_memory_mib: float | None
+    peak_memory_mib: float | None
+    reserved_memory_mib: float | None
+    memory_limit_mib: float
+    allocator_retries: int | None
+    batch_norm: bool
+    train_examples: int
+    device: str
+
+
+def measure_update(request: ProbeRequest) -> ProbeReading:
+    """Train some updates of `request.batch_size` examples, then evaluate; tell time and memory."""
+    subject = request.subject
+    torch.set_num_threads(subject.threads)
+    device = devices.pick(subject.gpus)
+    base = _base_memory_mib(subject, device)
+    limit = subject.memory_limit_mib or devices.total_memory_mib(device)
+    if subject.memory_limit_mib is not None:
+        devices.limit_memory(device, limit, base)
+    run = training_run(subject, request.batch_size, request.micro_batch_size, device)
+    for _ in range(WARM_UPDATES):
+        _update(run)
+    seconds = _timed(lambda: _update(run), device, request)
+    steps = _timed(lambda: run.optimizer.step(), device, _few(request))
+    training_peak = devices.peak_memory_mib(device)
+    sample = run.val_indices[:EVALUATION_BATCH]
+    run.evaluate(run.data.train, sample)
+    began = time.perf_counter()
+    run.evaluate(run.data.train, sample)
+    devices.synchronize(device)
+    return ProbeReading(
+        update_seconds=tuple(seconds),
+        optimizer_seconds=statistics.median(steps),
+        evaluation_examples_per_second=len(sample) / (time.perf_counter() - began),
+        base_memory_mib=base,
+        training_memory_mib=training_peak,
+        peak_memory_mib=devices.peak_memory_mib(device),
+        reserved_memory_mib=devices.reserved_memory_mib(device),
+        memory_limit_mib=limit,
+        allocator_retries=devices.allocator_retries(device),
+        batch_norm=has_batch_norm(run.model),
+        train_examples=len(run.stream.indices),
+        device=devices.describe(device),
+    )
+
+
+def training_run(
+    subject: Subject, batch_size: int, micro_batch_size: int, device: torch.device
+) -> TrainingRun:
+    """The run that a trial of this batch size would make."""
+    data = open_dataset(Path(subject.data_path))
+    train, validation = split_indices(
+        len(data.train.labels), subject.validation_examples, subject.split_seed
+    )
+    settings = RunSettings(
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        learning_rate=scaled_learning_rate(
+            subject.optimizer, subject.base_learning_rate, batch_size
+        ),
+        optimizer=subject.optimizer,
+        seed=0,
+        budget_examples=len(train),
+        target=math.inf,
+    )
+    shape = data.train.images.shape[1:]
+    model = subject.model
+    return TrainingRun(
+        settings, lambda: build(model, shape, data.classes), data, train, validation, device
+    )
+
+
+def _base_memory_mib(subject: Subject, device: torch.device) -> float:
+    """What the process holds once its libraries' code has been read in; 0 on CUDA.
+
+    An update of two examples reads it; else the first real update would seem to cost that too.
+    """
+    if device.type != "cpu":
+        return 0.0
+    _update(training_run(subject, 2, 2, device))
+    devices.return_freed_memory()
+    return devices.resident_memory_mib()
+
+
+def has_batch_norm(model: torch.nn.Module) -> bool:
+    """Whether an update depends on how its batch is cut: some layer normalises over the batch."""
+    return any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+def median_spread(values: list[float]) -> float:
+    """Half the width of a 95 % interval of the median, relative to it; infinite below 3 values.
+
+    From the median absolute deviation, so that a neighbour's bursts do not widen it.
+    """
+    if len(values) < 3:
+        return math.inf
+    median = statistics.median(values)
+    deviation = 1.4826 * statistics.median(abs(v - median) for v in values)
+    return 1.96 * 1.2533 * deviation / math.sqrt(len(values)) / median
+
+
+def _update(run: TrainingRun) -> None:
+    run.update(run.next_batch())
+    run.progress.updates += 1
+
+
+def _timed(
+    action: Callable[[], object], device: torch.device, request: ProbeRequest
+) -> list[float]:
+    """Seconds of each call, until the median is known to 3 % or the time is used up."""
+    seconds: list[float] = []
+    ends = time.perf_counter() + request.seconds
+    devices.synchronize(device)
+    while len(seconds) < request.fewest_updates or (
+        time.perf_counter() < ends
+        and (len(seconds) < 2 * request.fewest_updates or median_spread(seconds) > ENOUGH_SPREAD)
+    ):
+        began = time.perf_counter()
+        action()
+        devices.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def _few(request: ProbeRequest) -> ProbeRequest:
+    return replace(request, seconds=0.0, fewest_updates=OPTIMIZER_STEPS)

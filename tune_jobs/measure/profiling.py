@@ -1,0 +1,351 @@
+"""Stage 1: what one update costs at every batch size, alone on a device, in fresh processes.
+
+Batch sizes are interleaved over rounds, so that a noisy minute does not fall on one of them. The
+first round finds what fits; from it micro-batches are chosen where accumulation is needed or
+faster; further rounds go on until every median is known to 3 % or the time cap is reached.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy import stats
+
+from tune_jobs.errors import UserError
+from tune_jobs.measure import cost_model
+from tune_jobs.measure.fresh import Caller, Outcome
+from tune_jobs.measure.probe import (
+    ENOUGH_SPREAD,
+    ProbeReading,
+    ProbeRequest,
+    Subject,
+    measure_update,
+)
+from tune_jobs.records import BatchSizeProfile
+
+SECONDS_OF_A_PROBE = 1.0
+FEWEST_UPDATES = 2
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 12
+WORTH_ACCUMULATING = 0.05
+VERIFICATIONS = 3
+Variant = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ProfilePlan:
+    """What to profile and how long.
+
+    Attributes:
+        micro_batch: `auto`, `whole`, or a number as text.
+        cap_seconds: no further round begins that would pass it; the first round is always whole.
+        margin: part of the memory that the largest batch must leave free.
+    """
+
+    batch_sizes: tuple[int, ...]
+    micro_batch: str
+    cap_seconds: float
+    margin: float
+
+
+@dataclass
+class Variants:
+    """What has been read so far, by (batch size, micro-batch size)."""
+
+    readings: dict[Variant, list[ProbeReading]] = field(default_factory=dict)
+    refusals: dict[Variant, Outcome] = field(default_factory=dict)
+
+    def add(self, variant: Variant, outcome: Outcome) -> None:
+        if outcome.ended == "returned":
+            self.readings.setdefault(variant, []).append(outcome.value)
+        else:
+            self.readings.pop(variant, None)
+            self.refusals[variant] = outcome
+
+    def step_seconds(self, variant: Variant) -> float:
+        return statistics.median(_round_medians(self.readings[variant]))
+
+
+class DeviceProfiler:
+    """Profiles one device through a `Caller`, which runs probes in fresh processes on it."""
+
+    def __init__(
+        self, caller: Caller, subject: Subject, plan: ProfilePlan, say: Callable[[str], None]
+    ) -> None:
+        self.caller = caller
+        self.subject = subject
+        self.plan = plan
+        self.say = say
+        self.began = time.monotonic()
+        self.seen = Variants()
+
+    def run(self) -> Variants:
+        """All rounds; then the largest batch, by a probe of its own.
+
+        Errors:
+            UserError: the model itself fails, at the smallest batch size.
+        """
+        self._first_round()
+        self._further_rounds()
+        self._verify_largest()
+        return self.seen
+
+    def left_seconds(self) -> float:
+        return self.plan.cap_seconds - (time.monotonic() - self.began)
+
+    def _first_round(self) -> None:
+        sizes = sorted(self.plan.batch_sizes)
+        refused: int | None = None
+        for size in sizes:
+            variant = (size, self._first_micro_batch(size))
+            if refused is not None and variant[1] >= refused:
+                self.seen.refusals[variant] = _not_tried(refused)
+                continue
+            outcome = self._probe(variant)
+            if outcome.ended == "raised" and not outcome.out_of_memory and not self.seen.readings:
+                raise _models_own_error(self.subject.model, size, outcome)
+            if outcome.out_of_memory:
+                refused = variant[1]
+        for size in sizes:
+            self._accumulate(size)
+
+    def _first_micro_batch(self, size: int) -> int:
+        return (
+            balanced(size, int(self.plan.micro_batch)) if self.plan.micro_batch.isdigit() else size
+        )
+
+    def _accumulate(self, size: int) -> None:
+        """Add a variant of this batch size in passes, where needed or promising to be faster."""
+        readings = self.seen.readings
+        if self.plan.micro_batch != "auto" or _any(readings).batch_norm:
+            return
+        fits = (size, size) in readings
+        costs = {m: self._predicted(size, m) for b, m in readings if b == m < size}
+        if not costs:
+            return
+        micro = min(costs, key=lambda m: costs[m])
+        gain = 1 - costs[micro] / self.seen.step_seconds((size, size)) if fits else math.inf
+        if gain > WORTH_ACCUMULATING:
+            self._probe((size, balanced(size, micro)))
+
+    def _predicted(self, size: int, micro: int) -> float:
+        """Seconds of an update in passes of `micro`: the passes, and one optimizer step."""
+        optimizer = statistics.median(r.optimizer_seconds for r in self.seen.readings[micro, micro])
+        one_pass = self.seen.step_seconds((micro, micro)) - optimizer
+        return math.ceil(size / micro) * one_pass + optimizer
+
+    def _further_rounds(self) -> None:
+        rounds, lasted = 1, time.monotonic() - self.began
+        while rounds < MOST_ROUNDS and lasted < self.left_seconds():
+            open_variants = sorted(v for v in self.seen.readings if self._is_open(v))
+            if not open_variants:
+                return
+            began = time.monotonic()
+            for variant in open_variants:
+                self._probe(variant)
+            rounds, lasted = rounds + 1, time.monotonic() - began
+        if rounds < FEWEST_ROUNDS:
+            self.say(
+                f"profile: {rounds} of {FEWEST_ROUNDS} rounds fitted in "
+                f"{self.plan.cap_seconds:g} s, so intervals are wide or missing; raise profile_seconds for narrower ones"
+            )
+
+    def _is_open(self, variant: Variant) -> bool:
+        medians = _round_medians(self.seen.readings[variant])
+        return len(medians) < FEWEST_ROUNDS or spread(medians) > ENOUGH_SPREAD
+
+    def _verify_largest(self) -> None:
+        """Probe the batch that the memory line calls the largest, lower when it does not fit."""
+        rows = to_profiles(self.seen, self.subject, None, 0.0)
+        reading = _any(self.seen.readings)
+        train_examples, limit = reading.train_examples, reading.memory_limit_mib
+        known = cost_model.limits(rows, self.plan.margin, train_examples)
+        size, seconds = known.predicted_largest, known.step_seconds
+        for _ in range(VERIFICATIONS):
+            if not size or seconds is None or size <= (known.largest_batch_size or 0):
+                return
+            if seconds.at(size) * (FEWEST_UPDATES + 3) > self.left_seconds():
+                self.say(
+                    f"profile: batch size {size} is predicted to fit in {limit:.0f} MiB; not "
+                    "verified, its probe would take longer than profile_seconds leaves"
+                )
+                return
+            if self._probe((size, size)).ended == "returned":
+                return
+            size = int(size * 0.9)
+
+    def _probe(self, variant: Variant) -> Outcome:
+        request = ProbeRequest(self.subject, *variant, SECONDS_OF_A_PROBE, FEWEST_UPDATES)
+        limit = max(60.0, 2 * self.plan.cap_seconds)
+        outcome = self.caller.call(measure_update, request, timeout_seconds=limit)[0]
+        self.seen.add(variant, outcome)
+        return outcome
+
+
+def balanced(size: int, micro: int) -> int:
+    """The pass size of at most `micro` that cuts `size` most evenly: no short last pass."""
+    return math.ceil(size / math.ceil(size / micro))
+
+
+def threads_per_trial(
+    caller: Caller, subject: Subject, batch_size: int, cpus: int, seconds: float = 3.0
+) -> tuple[int, dict[int, float]]:
+    """CPU threads for each trial, by the total throughput of as many trials as then fit.
+
+    Returns:
+        The threads, and examples per second in total for each number tried (1, 2, 4 ... all).
+    """
+    totals: dict[int, float] = {}
+    for threads in sorted({2**k for k in range(cpus.bit_length()) if 2**k <= cpus} | {cpus}):
+        request = ProbeRequest(
+            replace(subject, threads=threads), batch_size, batch_size, seconds, FEWEST_UPDATES
+        )
+        outcomes = caller.call(
+            measure_update, request, timeout_seconds=120.0, copies=cpus // threads
+        )
+        steps = [statistics.median(o.value.update_seconds) for o in outcomes if o.value]
+        if len(steps) == len(outcomes):
+            totals[threads] = sum(batch_size / step for step in steps)
+    best = max(totals, key=lambda t: totals[t], default=1)
+    return best, totals
+
+
+def to_profiles(
+    seen: Variants, subject: Subject, node: str | None, waited_seconds: float
+) -> list[BatchSizeProfile]:
+    """One row for each variant, those that failed included; the best of each size is chosen."""
+    base = _blank(subject, node, _any(seen.readings).device, waited_seconds)
+    rows = [_finished(base, v, readings) for v, readings in seen.readings.items()]
+    rows += [
+        replace(
+            base,
+            batch_size=size,
+            micro_batch_size=micro,
+            outcome="out_of_memory" if outcome.out_of_memory else "failed",
+            reason=outcome.reason,
+            memory_limit_mib=_any(seen.readings).memory_limit_mib,
+            requested_mib=outcome.requested_mib,
+        )
+        for (size, micro), outcome in seen.refusals.items()
+    ]
+    rows.sort(key=lambda r: (r.batch_size, r.micro_batch_size))
+    return [
+        replace(r, chosen=r is _best([s for s in rows if s.batch_size == r.batch_size]))
+        for r in rows
+    ]
+
+
+def _best(rows: Sequence[BatchSizeProfile]) -> BatchSizeProfile | None:
+    """The fastest; the whole batch unless accumulating is faster by more than the spread."""
+    finished = [r for r in rows if r.outcome == "finished" and r.step_seconds is not None]
+
+    def cost(row: BatchSizeProfile) -> float:
+        whole = row.micro_batch_size == row.batch_size
+        return (row.step_seconds or math.inf) * (1 - ENOUGH_SPREAD if whole else 1)
+
+    return min(finished, key=cost, default=None)
+
+
+def _finished(
+    base: BatchSizeProfile, variant: Variant, readings: Sequence[ProbeReading]
+) -> BatchSizeProfile:
+    size, micro = variant
+    medians = _round_medians(readings)
+    step = statistics.median(medians)
+    low, high = interval(medians)
+    last = readings[-1]
+    return replace(
+        base,
+        batch_size=size,
+        micro_batch_size=micro,
+        outcome="finished",
+        rounds=len(readings),
+        timed_updates=sum(len(r.update_seconds) for r in readings),
+        step_seconds=step,
+        step_seconds_low=low,
+        step_seconds_high=high,
+        step_seconds_min=min(min(r.update_seconds) for r in readings),
+        optimizer_seconds=statistics.median(r.optimizer_seconds for r in readings),
+        examples_per_second=size / step,
+        evaluation_examples_per_second=statistics.median(
+            r.evaluation_examples_per_second for r in readings
+        ),
+        peak_memory_mib=_largest(r.peak_memory_mib for r in readings),
+        training_memory_mib=_largest(r.training_memory_mib for r in readings),
+        reserved_memory_mib=_largest(r.reserved_memory_mib for r in readings),
+        base_memory_mib=last.base_memory_mib,
+        memory_limit_mib=last.memory_limit_mib,
+        allocator_retries=last.allocator_retries,
+    )
+
+
+def _largest(values: object) -> float | None:
+    return max((v for v in values if v is not None), default=None)  # type: ignore[attr-defined]
+
+
+def _blank(
+    subject: Subject, node: str | None, device: str, waited_seconds: float
+) -> BatchSizeProfile:
+    names = BatchSizeProfile.__dataclass_fields__
+    empty = dict.fromkeys(names)
+    known = {
+        "chosen": False,
+        "outcome": "failed",
+        "model": subject.model,
+        "data": subject.data,
+        "optimizer": subject.optimizer,
+        "node": node,
+        "device": device,
+        "cpus": float(subject.threads),
+        "gpus": subject.gpus,
+        "rounds": 0,
+        "timed_updates": 0,
+        "waited_seconds": waited_seconds,
+    }
+    return BatchSizeProfile(**{**empty, **known})  # type: ignore[arg-type]
+
+
+def _round_medians(readings: Sequence[ProbeReading]) -> list[float]:
+    return [statistics.median(r.update_seconds) for r in readings]
+
+
+def spread(medians: Sequence[float]) -> float:
+    """Relative standard error of the median over rounds, doubled; infinite for a single round."""
+    if len(medians) < 2:
+        return math.inf
+    error = 1.2533 * statistics.stdev(medians) / math.sqrt(len(medians))
+    return 2 * error / statistics.median(medians)
+
+
+def interval(medians: Sequence[float]) -> tuple[float | None, float | None]:
+    """95 % t-interval of the cost on the log scale over rounds; (None, None) for a single round."""
+    if len(medians) < 2:
+        return None, None
+    logs = np.log(medians)
+    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
+    middle = math.log(statistics.median(medians))
+    return math.exp(middle - half), math.exp(middle + half)
+
+
+def _any(readings: dict[Variant, list[ProbeReading]]) -> ProbeReading:
+    return next(iter(readings.values()))[0]
+
+
+def _not_tried(refused: int) -> Outcome:
+    return Outcome(
+        None, "raised", f"not tried: {refused} examples in one pass did not fit", None, True
+    )
+
+
+def _models_own_error(model: str, size: int, outcome: Outcome) -> UserError:
+    remedy = "correct the model"
+    if "more than 1 value per channel" in str(outcome.reason):
+        remedy = "batch normalisation cannot train on one example: leave 1 out of --batch-sizes"
+    return UserError(
+        f"model {model!r} fails at batch size {size}, and not for want of memory: "
+        f"{outcome.reason}; {remedy}. Its traceback:\n{outcome.trace}"
+    )
