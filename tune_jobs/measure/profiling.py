@@ -151,7 +151,8 @@ class DeviceProfiler:
         if rounds < FEWEST_ROUNDS:
             self.say(
                 f"profile: {rounds} of {FEWEST_ROUNDS} rounds fitted in "
-                f"{self.plan.cap_seconds:g} s, so intervals are wide or missing; raise profile_seconds for narrower ones"
+                f"{self.plan.cap_seconds:g} s, so intervals are wide or missing; "
+                "raise profile_seconds for narrower ones"
             )
 
     def _is_open(self, variant: Variant) -> bool:
