@@ -134,6 +134,8 @@ HEAD = "batch_size,seed,time_to_target_seconds"
     [
         ("", ["is empty"]),
         ("\n \n", ["is empty"]),
+        ("\ufeff", ["is empty"]),
+        ('""', ["is empty"]),
         (HEAD, ["header and no rows"]),
         ("batchsize,seed,time_to_target_seconds\n32,0,4\n",
          ["lacks the column batch_size", "batchsize, seed", "--map batch_size=batchsize"]),

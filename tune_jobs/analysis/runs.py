@@ -154,6 +154,7 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         examples_per_second=trial.examples_per_second,
         peak_memory_mib=trial.peak_memory_mib,
         energy_joules=trial.energy_joules,
+        val_accuracy=trial.val_accuracy if whole else None,
         train_accuracy=trial.train_accuracy if whole else None,
         test_accuracy=trial.test_accuracy if whole else None,
         test_accuracy_at_equal_updates=at_equal_updates,

@@ -43,7 +43,7 @@ def read_table(path: Path) -> TableFile:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a readable CSV or Parquet file") from error
     if not content.strip():
-        raise UserError(f"{path} is empty; give a table with a header and one row for each run")
+        raise _empty(path)
     if content.startswith(b"PAR1"):
         table = _read_parquet(path)
     elif path.suffix.lower() in (".parquet", ".pq"):
@@ -56,6 +56,10 @@ def read_table(path: Path) -> TableFile:
     if not table.rows:
         raise UserError(f"{path} has a header and no rows; give one row for each run")
     return table
+
+
+def _empty(path: Path) -> UserError:
+    return UserError(f"{path} is empty; give a table with a header and one row for each run")
 
 
 def _read_parquet(path: Path) -> TableFile:
@@ -72,7 +76,7 @@ def _read_parquet(path: Path) -> TableFile:
 
 def _read_csv(path: Path, content: bytes) -> TableFile:
     text = _decoded(path, content)
-    header = next(line for line in text.splitlines() if line.strip())
+    header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(DELIMITERS, key=header.count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, tuple[object, ...]]] = []
@@ -87,7 +91,8 @@ def _read_csv(path: Path, content: bytes) -> TableFile:
                 rows.append((lines.line_num, _fitted(path, lines.line_num, cells, columns)))
     except csv.Error as error:
         raise UserError(f"{path}, line {lines.line_num}: not valid CSV: {error}") from error
-    assert columns is not None  # the file holds something but blanks
+    if columns is None:
+        raise _empty(path)
     return TableFile(columns, "line", tuple(rows))
 
 

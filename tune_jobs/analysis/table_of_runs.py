@@ -8,7 +8,9 @@
     workload       what was trained; one verdict for each
     train_seconds, examples_seen, updates
                    how far the run went, whether it reached the target or not
-    examples_per_second, peak_memory_mib, energy_joules, learning_rate
+    examples_per_second, peak_memory_mib, learning_rate
+    energy_joules  of the whole run where `examples_seen` is known, else to the target
+    val_accuracy   at the end of the run; for the goal `accuracy`
     test_accuracy, train_accuracy
                    at the end of the run; they decide nothing
     device         what it ran on
@@ -36,7 +38,7 @@ from tune_jobs.records import TargetRun
 TO_TARGET = ("time_to_target_seconds", "examples_to_target", "updates_to_target")
 SPENT = ("train_seconds", "examples_seen", "updates")
 COSTS = ("examples_per_second", "peak_memory_mib", "energy_joules", "learning_rate")
-ACCURACIES = ("test_accuracy", "train_accuracy")
+ACCURACIES = ("val_accuracy", "train_accuracy", "test_accuracy")
 COLUMNS = ("workload", "batch_size", "seed", "target", *TO_TARGET, *SPENT, *COSTS, *ACCURACIES,
            "device")  # fmt: skip
 
