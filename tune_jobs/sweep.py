@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
@@ -20,12 +20,15 @@ from rich.console import Console
 from tune_jobs import environment
 from tune_jobs.analysis.choosing import judge
 from tune_jobs.analysis.table import print_places, print_verdict, wide_console
-from tune_jobs.command_line import Invocation, parse
+from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import SweepConfig, resolve, to_toml, validate_against_data
 from tune_jobs.errors import SweepError, TrackingUnreachable, UserError
-from tune_jobs.records import Measurement, TrialResult
+from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.mlflow_copy import MlflowCopy, check_reachable, default_uri
+
+if TYPE_CHECKING:
+    from tune_jobs.tuning.stages import Cluster
 
 
 def main() -> int:
@@ -85,7 +88,7 @@ def run(config: SweepConfig, invocation: Invocation, console: Console) -> int:
     store.create()
     uri = tracking_uri(config, console)
     data_path = prepare_data(config, console)
-    return sweep(config, store, data_path, uri, console, resume=resume)
+    return sweep(config, store, data_path, uri, console, invocation.action)
 
 
 def check_names(config: SweepConfig) -> None:
@@ -150,26 +153,26 @@ def sweep(
     data_path: Path,
     uri: str | None,
     console: Console,
-    *,
-    resume: bool,
+    action: Action,
 ) -> int:
-    """Search, judge, and leave everything in the store and in MLflow."""
-    from tune_jobs.progress import Progress
-    from tune_jobs.tuning import keeper, stages
+    """Measure, search, judge, and leave everything in the store and in MLflow."""
+    from tune_jobs.tuning import stages
 
     if not stages.in_a_cluster():
         stages.check_request(config, stages.this_machine())
     cluster = stages.start_ray(ROOT)
     stages.check_request(config, cluster)
-    if not resume:
+    if not action.resume:
         store.write_text(store.config, to_toml(config))
     facts = environment.describe(ROOT)
     store.write_environment(facts)
     copy = start_copy(config, store, uri, facts)
-    with Progress(config.batch_sizes, config.trials, console) as progress:
-        progress.already(store.read_trials())
-        keeper.LISTENERS[config.name] = [progress, *([hearing(copy)] if copy else [])]
-        stages.search(config, store, data_path, cluster, resume=resume)
+    profiles = measure(config, store, data_path, console)
+    if action.only == "measure":
+        finish_copy(copy, store, "profiles only", "measured") if copy else None
+        print_places([("records", str(store.profiles))], console)
+        return 0
+    search(config, store, data_path, cluster, profiles, copy, console, resume=action.resume)
     trials = store.read_trials()
     verdict = judge(config.name, config.goal, config.target, trials, config.batch_sizes)
     store.write_verdict(verdict)
@@ -186,6 +189,46 @@ def sweep(
         console,
     )
     return 0
+
+
+def measure(
+    config: SweepConfig, store: SweepStore, data_path: Path, console: Console
+) -> list[BatchSizeProfile]:
+    """Stage 1, unless the store holds its rows already; its table is printed either way."""
+    from tune_jobs.analysis.costs import print_costs
+    from tune_jobs.data.dataset import open_dataset
+    from tune_jobs.tuning.measuring import profile_devices
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    profiles = store.read_profiles()
+    if {p.batch_size for p in profiles} < set(config.batch_sizes):
+        profiles = profile_devices(config, store, data_path, say)
+    examples = len(open_dataset(data_path).train.labels) - config.validation_examples
+    print_costs(profiles, config.memory_margin, examples, console)
+    return profiles
+
+
+def search(
+    config: SweepConfig,
+    store: SweepStore,
+    data_path: Path,
+    cluster: Cluster,
+    profiles: list[BatchSizeProfile],
+    copy: MlflowCopy | None,
+    console: Console,
+    *,
+    resume: bool,
+) -> None:
+    """Stage 2, its records heard by the terminal and by MLflow's copy."""
+    from tune_jobs.progress import Progress
+    from tune_jobs.tuning import keeper, stages
+
+    with Progress(config.batch_sizes, config.trials, console) as progress:
+        progress.already(store.read_trials())
+        keeper.LISTENERS[config.name] = [progress, *([hearing(copy)] if copy else [])]
+        stages.search(config, store, data_path, cluster, profiles, resume=resume)
 
 
 def start_copy(

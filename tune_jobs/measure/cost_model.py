@@ -18,6 +18,7 @@ from tune_jobs.records import BatchSizeProfile
 
 PLATEAU = 0.9
 BAD_RESIDUAL = 0.15
+VERIFIED = 0.95
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class DeviceLimits:
         fastest_batch_size: the measured batch size with the most examples per second.
         largest_batch_size: the largest batch that ran whole: measured, not extrapolated.
         predicted_largest: what the memory line says, `margin` kept free.
-        verified: whether a real probe at `predicted_largest` (or above it) fitted.
+        verified: whether a real probe within 5 % of `predicted_largest` (or above it) fitted.
         limited_by: `memory` when a larger batch was refused or is predicted to be, else `data`.
     """
 
@@ -167,6 +168,6 @@ def limits(
         fastest_batch_size=fastest.batch_size if fastest else None,
         largest_batch_size=largest,
         predicted_largest=predicted,
-        verified=predicted is not None and largest is not None and largest >= predicted,
+        verified=predicted is not None and largest is not None and largest >= VERIFIED * predicted,
         limited_by=("memory" if by_memory else "data") if limit else None,
     )

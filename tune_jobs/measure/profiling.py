@@ -21,6 +21,7 @@ from tune_jobs.measure import cost_model
 from tune_jobs.measure.fresh import Caller, Outcome
 from tune_jobs.measure.probe import (
     ENOUGH_SPREAD,
+    WARM_UPDATES,
     ProbeReading,
     ProbeRequest,
     Subject,
@@ -32,6 +33,8 @@ SECONDS_OF_A_PROBE = 1.0
 FEWEST_UPDATES = 2
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 12
 WORTH_ACCUMULATING = 0.05
+CLEARLY_SLOWER = 1.1
+SECONDS_TO_BEGIN = 1.5
 VERIFICATIONS = 3
 Variant = tuple[int, int]
 
@@ -139,15 +142,16 @@ class DeviceProfiler:
         return math.ceil(size / micro) * one_pass + optimizer
 
     def _further_rounds(self) -> None:
-        rounds, lasted = 1, time.monotonic() - self.began
-        while rounds < MOST_ROUNDS and lasted < self.left_seconds():
+        rounds = 1
+        while rounds < MOST_ROUNDS:
             open_variants = sorted(v for v in self.seen.readings if self._is_open(v))
             if not open_variants:
                 return
-            began = time.monotonic()
+            if sum(map(self._expected_seconds, open_variants)) > self.left_seconds():
+                break
             for variant in open_variants:
                 self._probe(variant)
-            rounds, lasted = rounds + 1, time.monotonic() - began
+            rounds += 1
         if rounds < FEWEST_ROUNDS:
             self.say(
                 f"profile: {rounds} of {FEWEST_ROUNDS} rounds fitted in "
@@ -155,13 +159,23 @@ class DeviceProfiler:
                 "raise profile_seconds for narrower ones"
             )
 
+    def _expected_seconds(self, variant: Variant) -> float:
+        step = self.seen.step_seconds(variant)
+        timed = max(SECONDS_OF_A_PROBE, FEWEST_UPDATES * step)
+        return SECONDS_TO_BEGIN + WARM_UPDATES * step + timed
+
     def _is_open(self, variant: Variant) -> bool:
+        """Whether another round should tell more of it; a way that is clearly slower is done."""
+        step = self.seen.step_seconds
+        best = min(step(v) for v in self.seen.readings if v[0] == variant[0])
+        if step(variant) > CLEARLY_SLOWER * best:
+            return False
         medians = _round_medians(self.seen.readings[variant])
         return len(medians) < FEWEST_ROUNDS or spread(medians) > ENOUGH_SPREAD
 
     def _verify_largest(self) -> None:
         """Probe the batch that the memory line calls the largest, lower when it does not fit."""
-        rows = to_profiles(self.seen, self.subject, None, 0.0)
+        rows = to_profiles(self.seen, self.subject, self.plan.batch_sizes, None, 0.0)
         reading = _any(self.seen.readings)
         train_examples, limit = reading.train_examples, reading.memory_limit_mib
         known = cost_model.limits(rows, self.plan.margin, train_examples)
@@ -216,9 +230,16 @@ def threads_per_trial(
 
 
 def to_profiles(
-    seen: Variants, subject: Subject, node: str | None, waited_seconds: float
+    seen: Variants,
+    subject: Subject,
+    batch_sizes: Sequence[int],
+    node: str | None,
+    waited_seconds: float,
 ) -> list[BatchSizeProfile]:
-    """One row for each variant, those that failed included; the best of each size is chosen."""
+    """One row for each variant, those that failed included; the best of each size is chosen.
+
+    A probe at a size outside `batch_sizes`, which verified a prediction, is never chosen.
+    """
     base = _blank(subject, node, _any(seen.readings).device, waited_seconds)
     rows = [_finished(base, v, readings) for v, readings in seen.readings.items()]
     rows += [
@@ -234,10 +255,8 @@ def to_profiles(
         for (size, micro), outcome in seen.refusals.items()
     ]
     rows.sort(key=lambda r: (r.batch_size, r.micro_batch_size))
-    return [
-        replace(r, chosen=r is _best([s for s in rows if s.batch_size == r.batch_size]))
-        for r in rows
-    ]
+    best = [_best([r for r in rows if r.batch_size == size]) for size in batch_sizes]
+    return [replace(r, chosen=any(r is b for b in best)) for r in rows]
 
 
 def _best(rows: Sequence[BatchSizeProfile]) -> BatchSizeProfile | None:

@@ -168,6 +168,10 @@ class TrainingRun:
         reached = self.progress.updates_to_target is not None
         return updates >= self.stops[-1] or (reached and self.settings.stops_at_target)
 
+    def ended_report(self) -> Report:
+        """Where the run stands when it cannot go on: no evaluation."""
+        return self._report(train_loss=None)
+
     def _train_until(self, stop: int) -> tuple[list[float], list[Snapshot]]:
         progress = self.progress
         keep = set(schedule.snapshot_updates(progress.updates, stop))

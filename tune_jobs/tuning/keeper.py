@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from tune_jobs.config import SweepConfig
-from tune_jobs.records import Measurement, TrialResult
+from tune_jobs.measure.clock import ProfiledClock
+from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
+from tune_jobs.tuning.requests import TrialRequest
 
 WRITE_SECONDS = 2.0
 Listener = Callable[[Measurement | TrialResult], None]
@@ -23,11 +25,17 @@ LISTENERS: dict[str, list[Listener]] = {}
 class RecordKeeper(Callback):  # type: ignore[misc]
     """Writes each trial's row when it ends, and its reports at rungs and every two seconds."""
 
-    def __init__(self, config: SweepConfig, store: SweepStore, cpus: float, gpus: float) -> None:
+    def __init__(
+        self,
+        config: SweepConfig,
+        store: SweepStore,
+        profiles: Sequence[BatchSizeProfile],
+        requests: Mapping[int, TrialRequest],
+    ) -> None:
         self.config = config
         self.store = store
-        self.cpus = cpus
-        self.gpus = gpus
+        self.clock = ProfiledClock(profiles)
+        self.requests = dict(requests)
         self.written_at = 0.0
         self.results: dict[str, TrialResult] = {}
         self.points: dict[tuple[str, int], Measurement] = {}
@@ -45,7 +53,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        point = to_measurement(trial.trial_id, trial.config["batch_size"], result)
+        point = to_measurement(trial.trial_id, trial.config["batch_size"], result, self.clock)
         self.points[point.trial_id, point.examples_seen] = point
         urgent = point.rung is not None or result.get("done")
         if urgent or time.monotonic() - self.written_at > WRITE_SECONDS:
@@ -55,7 +63,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._keep(trial, trial.last_result["outcome"], None)
+        last = trial.last_result
+        self._keep(trial, last["outcome"], last.get("reason"))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -66,7 +75,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self._write_points()
 
     def _keep(self, trial: Trial, outcome: str, reason: str | None) -> None:
-        row = to_result(self.config, trial, outcome, reason, self.cpus, self.gpus)
+        request = self.requests[trial.config["batch_size"]]
+        row = to_result(self.config, trial, outcome, reason, request, self.clock)
         self.results[row.trial_id] = row
         self._write_points()
         self.store.write_trials(list(self.results.values()))
@@ -81,8 +91,11 @@ class RecordKeeper(Callback):  # type: ignore[misc]
             listener(record)
 
 
-def to_measurement(trial_id: str, batch_size: int, result: dict[str, Any]) -> Measurement:
-    """One report as Ray handed it over."""
+def to_measurement(
+    trial_id: str, batch_size: int, result: dict[str, Any], clock: ProfiledClock
+) -> Measurement:
+    """One report as Ray handed it over, its train seconds by the contention-free clock."""
+    profiled = clock.seconds(result.get("device_name"), batch_size, result["updates"])
     return Measurement(
         trial_id=trial_id,
         stage="search",
@@ -95,18 +108,28 @@ def to_measurement(trial_id: str, batch_size: int, result: dict[str, Any]) -> Me
         test_accuracy=result["test_accuracy"],
         train_accuracy=result.get("train_accuracy"),
         examples_to_target=result["examples_to_target"],
-        train_seconds=result["train_seconds"],
+        train_seconds=result["train_seconds"] if profiled is None else profiled,
         wall_time_seconds=result["wall_time_seconds"],
         rung=result["rung"],
     )
 
 
 def to_result(
-    config: SweepConfig, trial: Trial, outcome: str, reason: str | None, cpus: float, gpus: float
+    config: SweepConfig,
+    trial: Trial,
+    outcome: str,
+    reason: str | None,
+    request: TrialRequest,
+    clock: ProfiledClock,
 ) -> TrialResult:
     """The row of a trial that has ended, from its configuration and last report."""
     last, asked = trial.last_result or {}, trial.config
-    seen, seconds = last.get("examples_seen", 0), last.get("train_seconds", 0.0)
+    size, device = asked["batch_size"], last.get("device_name")
+    seen, measured = last.get("examples_seen", 0), last.get("train_seconds", 0.0)
+    measured_to_target = last.get("train_seconds_to_target")
+    profiled = clock.seconds(device, size, last.get("updates", 0))
+    to_target = clock.seconds(device, size, last.get("updates_to_target"))
+    own_speed = seen / measured if measured > 0 else None
     return TrialResult(
         trial_id=trial.trial_id,
         name=readable_name(asked),
@@ -114,8 +137,8 @@ def to_result(
         stage="search",
         outcome=outcome,
         reason=reason,
-        batch_size=asked["batch_size"],
-        micro_batch_size=asked["batch_size"],
+        batch_size=size,
+        micro_batch_size=last.get("micro_batch_size", size),
         base_learning_rate=asked["base_learning_rate"],
         learning_rate=asked["learning_rate"],
         optimizer=config.optimizer,
@@ -123,24 +146,24 @@ def to_result(
         model=config.model,
         data=config.data,
         node=last.get("node"),
-        device=last.get("device_name"),
-        cpus=cpus,
-        gpus=gpus,
+        device=device,
+        cpus=request.cpus,
+        gpus=request.gpus,
         budget_examples=config.budget_examples,
         target=config.target,
         examples_seen=seen,
         updates=last.get("updates", 0),
         examples_to_target=last.get("examples_to_target"),
         updates_to_target=last.get("updates_to_target"),
-        time_to_target_seconds=last.get("train_seconds_to_target"),
-        train_seconds=seconds,
-        measured_train_seconds=seconds,
-        measured_time_to_target_seconds=last.get("train_seconds_to_target"),
+        time_to_target_seconds=measured_to_target if profiled is None else to_target,
+        train_seconds=measured if profiled is None else profiled,
+        measured_train_seconds=measured,
+        measured_time_to_target_seconds=measured_to_target,
         evaluation_seconds=last.get("evaluation_seconds", 0.0),
         wall_time_seconds=last.get("wall_time_seconds", 0.0),
         waited_seconds=None,
         energy_joules=None,
-        examples_per_second=seen / seconds if seconds > 0 else None,
+        examples_per_second=clock.examples_per_second(device, size) or own_speed,
         peak_memory_mib=last.get("peak_memory_mib"),
         val_accuracy=last.get("val_accuracy"),
         test_accuracy=last.get("test_accuracy"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from ray import tune
 
 from tune_jobs.config import SweepConfig, requested_cpus, requested_gpus
 from tune_jobs.errors import UserError
+from tune_jobs.measure.clock import chosen, micro_batch_sizes
+from tune_jobs.records import BatchSizeProfile
 from tune_jobs.store import SweepStore
 from tune_jobs.training import optimizers
 from tune_jobs.training.schedule import rung_budgets
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.racing import BatchSizeRaces
+from tune_jobs.tuning.requests import TrialRequest, trial_requests
 from tune_jobs.tuning.searcher import RESCUES, BatchSizeShares
 from tune_jobs.tuning.space import Range
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
@@ -95,10 +99,17 @@ def rungs_of(config: SweepConfig) -> tuple[int, ...]:
 
 
 def search(
-    config: SweepConfig, store: SweepStore, data_path: Path, cluster: Cluster, *, resume: bool
+    config: SweepConfig,
+    store: SweepStore,
+    data_path: Path,
+    cluster: Cluster,
+    profiles: Sequence[BatchSizeProfile],
+    *,
+    resume: bool,
 ) -> None:
-    """Run the search to its end; the records are in the store when this returns."""
-    gpus = check_request(config, cluster)
+    """Search over the batch sizes that fit; the records are in the store when this returns."""
+    check_request(config, cluster)
+    requests = trial_requests(config, profiles, cluster.gpus)
     shared = SharedByTrials(
         model=config.model,
         optimizer=config.optimizer,
@@ -109,18 +120,19 @@ def search(
         split_seed=config.split_seed,
         data_path=str(data_path),
         data=[ray.put(data_path.read_bytes())] if cluster.nodes > 1 else [],
-        cpus=(requested_cpus(config) or 1.0),
-        gpus=gpus,
+        micro_batch_sizes=micro_batch_sizes(profiles),
+        requests=requests,
+        memory_growth_mib=_memory_growth_mib(config, profiles),
     )
     trainable = tune.with_resources(
         tune.with_parameters(BatchSizeTrial, shared=shared),
-        {"cpu": (requested_cpus(config) or 1.0), "gpu": gpus},
+        lambda asked: tune.PlacementGroupFactory([requests[asked["batch_size"]].bundle()]),
     )
     path = (store.ray / EXPERIMENT).resolve()
     if resume and tune.Tuner.can_restore(str(path)):
         tuner = tune.Tuner.restore(str(path), trainable, resume_unfinished=True)
     else:
-        tuner = _fresh(config, store, trainable, cluster, gpus)
+        tuner = _fresh(config, store, trainable, cluster, profiles, requests)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Its summary looks for result files of loggers that are off; the records are the store's.
@@ -128,21 +140,39 @@ def search(
         tuner.fit()
 
 
+def _memory_growth_mib(config: SweepConfig, profiles: Sequence[BatchSizeProfile]) -> float | None:
+    """What a trial may allocate under the user's limit, the libraries' own memory left out."""
+    if config.memory_limit_mib is None:
+        return None
+    return config.memory_limit_mib - max(p.base_memory_mib or 0.0 for p in chosen(profiles))
+
+
+def at_once(requests: Iterable[TrialRequest], cluster: Cluster) -> int:
+    """Trials that fit the cluster side by side, were all as small as the smallest."""
+    least_gpus = min(request.gpus for request in requests)
+    if least_gpus:
+        return max(1, int(cluster.gpus / least_gpus))
+    return max(1, int(cluster.cpus / min(request.cpus for request in requests)))
+
+
 def _fresh(
-    config: SweepConfig, store: SweepStore, trainable: object, cluster: Cluster, gpus: float
+    config: SweepConfig,
+    store: SweepStore,
+    trainable: object,
+    cluster: Cluster,
+    profiles: Sequence[BatchSizeProfile],
+    requests: Mapping[int, TrialRequest],
 ) -> tune.Tuner:
-    at_once = (
-        int(cluster.gpus / gpus) if gpus else int(cluster.cpus / (requested_cpus(config) or 1.0))
-    )
+    sizes = tuple(size for size in config.batch_sizes if size in requests)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            num_samples=config.trials + RESCUES * len(config.batch_sizes),
-            max_concurrent_trials=max(1, at_once),
+            num_samples=config.trials + RESCUES * len(sizes),
+            max_concurrent_trials=at_once(requests.values(), cluster),
             reuse_actors=True,
             search_alg=BatchSizeShares(
                 config.search,
-                config.batch_sizes,
+                sizes,
                 config.trials,
                 learning_rate_range(config),
                 config.optimizer,
@@ -161,7 +191,7 @@ def _fresh(
         run_config=tune.RunConfig(
             name=EXPERIMENT,
             storage_path=str(store.ray.resolve()),
-            callbacks=[RecordKeeper(config, store, (requested_cpus(config) or 1.0), gpus)],
+            callbacks=[RecordKeeper(config, store, profiles, requests)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=2),

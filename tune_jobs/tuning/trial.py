@@ -20,7 +20,9 @@ from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset, read_dataset
 from tune_jobs.training import checkpoint, device
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
+from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.tuning.racing import TIME_ATTR, score
+from tune_jobs.tuning.requests import TrialRequest
 
 CHECKPOINT_SECONDS = 8.0
 
@@ -28,7 +30,11 @@ CHECKPOINT_SECONDS = 8.0
 @dataclass(frozen=True)
 class SharedByTrials:
     """What all trials of a sweep have in common. `data` is a one-element list so that Ray hands the
-    reference on unresolved: a host that has `data_path` never fetches it."""
+    reference on unresolved: a host that has `data_path` never fetches it.
+
+    `micro_batch_sizes` are by device type and batch size. `memory_growth_mib` is what a trial may
+    allocate beyond what its process holds before it, on a CPU with a limit.
+    """
 
     model: str
     optimizer: str
@@ -39,8 +45,9 @@ class SharedByTrials:
     split_seed: int
     data_path: str
     data: list[Any]
-    cpus: float
-    gpus: float
+    micro_batch_sizes: dict[tuple[str, int], int]
+    requests: dict[int, TrialRequest]
+    memory_growth_mib: float | None
 
 
 def open_shared_data(shared: SharedByTrials) -> Dataset:
@@ -55,11 +62,21 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
         self.shared = shared
-        torch.set_num_threads(max(1, int(shared.cpus)))
+        request = shared.requests[config["batch_size"]]
+        torch.set_num_threads(max(1, int(request.cpus)))
         self.dataset = open_shared_data(shared)
-        self.device = device.pick(shared.gpus)
+        self.device = device.pick(request.gpus)
+        self._limit_memory(request)
         self.node = ray.util.get_node_ip_address()
         self._begin(config)
+
+    def _limit_memory(self, request: TrialRequest) -> None:
+        """Inside its share of a GPU, or the limit that the user set for a CPU."""
+        if self.device.type == "cuda":
+            share = min(1.0, request.gpus) * device.total_memory_mib(self.device)
+            device.limit_memory(self.device, share, 0.0)
+        elif self.shared.memory_growth_mib is not None:
+            device.limit_memory(self.device, self.shared.memory_growth_mib, 0.0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._begin(new_config)
@@ -73,9 +90,12 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         train, validation = split_indices(
             len(data.train.labels), shared.validation_examples, shared.split_seed
         )
+        size = config["batch_size"]
+        self.device_name = device.describe(self.device)
+        self.micro_batch_size = shared.micro_batch_sizes.get((self.device_name, size), size)
         settings = RunSettings(
-            batch_size=config["batch_size"],
-            micro_batch_size=config["batch_size"],
+            batch_size=size,
+            micro_batch_size=self.micro_batch_size,
             learning_rate=config["learning_rate"],
             optimizer=shared.optimizer,
             seed=config["seed"],
@@ -96,18 +116,31 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         assert self.run is not None
-        report = self.run.advance()
-        return self._result(report)
+        try:
+            return self._result(self.run.advance())
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return self._out_of_memory(error)
+
+    def _out_of_memory(self, error: Exception) -> dict[str, Any]:
+        """An outcome, not a failure: what was seen so far, and the reason."""
+        assert self.run is not None
+        result = self._result(self.run.ended_report())
+        self.run = None
+        reason = str(error).splitlines()[0]
+        return result | {"outcome": "out_of_memory", "reason": reason, "done": True, "score": 0.0}
 
     def _result(self, report: Report) -> dict[str, Any]:
         result = asdict(report)
+        result["micro_batch_size"] = self.micro_batch_size
         result["score"] = score(
             report.val_accuracy, report.examples_to_target, self.shared.budget_examples
         )
         ended = "diverged" if report.diverged else "finished"
         result["outcome"] = ended if report.done else "stopped"
         result["node"] = self.node
-        result["device_name"] = device.describe(self.device)
+        result["device_name"] = self.device_name
         if report.rung is not None:
             result[TIME_ATTR] = self.shared.rungs[report.rung]
         due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS

@@ -1,0 +1,104 @@
+"""The measure stage for a terminal: what each batch size costs, and where the limits are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from tune_jobs.measure.cost_model import DeviceLimits, LineFit, limits
+from tune_jobs.records import BatchSizeProfile
+
+HEADINGS = (
+    "batch\nsize",
+    "examples\na pass",
+    "ms an update\n(95 % interval)",
+    "examples\n/s",
+    "peak\nMiB",
+    "outcome",
+)
+
+
+def print_costs(
+    profiles: Sequence[BatchSizeProfile], margin: float, train_examples: int, console: Console
+) -> None:
+    """One table and one paragraph for each device type."""
+    for device in sorted({p.device for p in profiles}):
+        rows = [p for p in profiles if p.device == device]
+        console.print(_table(device, rows))
+        for line in limit_lines(limits(rows, margin, train_examples)):
+            console.print(line, highlight=False, soft_wrap=True)
+        console.print()
+
+
+def _table(device: str, rows: Sequence[BatchSizeProfile]) -> Table:
+    table = Table(
+        title=f"Cost of an update on {device}, {rows[0].cpus:g} CPU (chosen ways in bold)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=heading != "outcome")
+    for row in rows:
+        table.add_row(*_cells(row), style="bold" if row.chosen else "dim")
+    return table
+
+
+def _cells(row: BatchSizeProfile) -> tuple[str, ...]:
+    return (
+        str(row.batch_size),
+        str(row.micro_batch_size),
+        _milliseconds(row),
+        "-" if row.examples_per_second is None else f"{row.examples_per_second:.0f}",
+        "-" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}",
+        row.outcome.replace("_", " ") + (f": {row.reason[:60]}" if row.reason else ""),
+    )
+
+
+def _milliseconds(row: BatchSizeProfile) -> str:
+    if row.step_seconds is None:
+        return "-"
+    middle = f"{row.step_seconds * 1e3:.3g}"
+    if row.step_seconds_low is None or row.step_seconds_high is None:
+        return middle
+    return f"{middle} [{row.step_seconds_low * 1e3:.3g}, {row.step_seconds_high * 1e3:.3g}]"
+
+
+def limit_lines(known: DeviceLimits) -> list[str]:
+    """Sentences: the two fits, where speed stops growing, what fits; a bad fit is called so."""
+    lines = []
+    if known.step_seconds is not None:
+        lines.append(_fit_line("ms an update, whole batches", known.step_seconds, 1e3, "ms"))
+    if known.memory_mib is not None:
+        lines.append(_fit_line("MiB while training", known.memory_mib, 1.0, "MiB"))
+    lines.append(_speed_line(known))
+    lines.append(_memory_line(known))
+    return lines
+
+
+def _fit_line(what: str, fit: LineFit, scale: float, unit: str) -> str:
+    line = f"{what} = {fit.intercept * scale:.3g} + {fit.slope * scale:.3g} B {unit}"
+    if fit.slope_low is not None and fit.slope_high is not None:
+        line += f" (slope [{fit.slope_low * scale:.3g}, {fit.slope_high * scale:.3g}])"
+    line += f", off by {fit.largest_residual:.0%} at most"
+    return line if fit.good else line + ": a bad fit, do not extrapolate it"
+
+
+def _speed_line(known: DeviceLimits) -> str:
+    fastest = f"Most examples/s whole: batch size {known.fastest_batch_size}."
+    if known.plateau_batch_size is None:
+        return f"{fastest} No line fits the cost, so no plateau is computed."
+    return f"{fastest} 90 % of the fitted limit is reached at {known.plateau_batch_size:.0f}."
+
+
+def _memory_line(known: DeviceLimits) -> str:
+    line = f"Largest batch that ran whole: {known.largest_batch_size}"
+    if known.memory_limit_mib is not None:
+        line += f", of {known.memory_limit_mib:.0f} MiB"
+    if known.predicted_largest is None:
+        return line + "; the memory fit allows no prediction."
+    reason = "memory, the margin kept free" if known.limited_by == "memory" else "the data"
+    state = "verified by a probe" if known.verified else "predicted, not verified"
+    return f"{line}; largest that {reason} allows: {known.predicted_largest} ({state})."

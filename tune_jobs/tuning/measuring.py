@@ -1,0 +1,200 @@
+"""The measure stage on Ray: each device type, taken whole, profiled in fresh processes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tune_jobs.config import SweepConfig, requested_cpus, requested_gpus
+from tune_jobs.errors import UserError
+from tune_jobs.measure.fresh import FreshProcesses, Outcome
+from tune_jobs.measure.probe import Subject
+from tune_jobs.measure.profiling import (
+    DeviceProfiler,
+    ProfilePlan,
+    threads_per_trial,
+    to_profiles,
+)
+from tune_jobs.records import BatchSizeProfile
+from tune_jobs.store import SweepStore
+from tune_jobs.training import optimizers
+
+_LABEL = "accelerator_type:"
+
+
+@dataclass(frozen=True)
+class DeviceType:
+    """One kind of device in the cluster, and a node that has it.
+
+    Attributes:
+        name: Ray's accelerator type, `GPU` where it names none, or `cpu`.
+        cpus: all CPUs of the node, which a CPU profile takes whole.
+    """
+
+    name: str
+    node_id: str
+    cpus: int
+    gpus: float
+
+
+def device_types(config: SweepConfig) -> list[DeviceType]:
+    """The types that trials may land on: GPUs where a trial asks for one, else CPUs.
+
+    Errors:
+        UserError: `--accelerator` names a type that no node has.
+    """
+    nodes = [n for n in ray.nodes() if n["Alive"]]
+    with_gpus = [n for n in nodes if n["Resources"].get("GPU", 0) > 0]
+    if with_gpus and requested_gpus(config, len(with_gpus)) > 0:
+        found = {_accelerator(n): n for n in with_gpus}
+        wanted = config.accelerator
+        if wanted is not None and wanted not in found:
+            raise UserError(
+                f"--accelerator {wanted}: no node has it; the cluster has {', '.join(found)}"
+            )
+        return [
+            DeviceType(name, n["NodeID"], int(n["Resources"].get("CPU", 0)), 1.0)
+            for name, n in found.items()
+            if wanted in (None, name)
+        ]
+    node = max(nodes, key=lambda n: n["Resources"].get("CPU", 0))
+    return [DeviceType("cpu", node["NodeID"], int(node["Resources"].get("CPU", 0)), 0.0)]
+
+
+def _accelerator(node: dict[str, Any]) -> str:
+    labels = [key.removeprefix(_LABEL) for key in node["Resources"] if key.startswith(_LABEL)]
+    return labels[0] if labels else "GPU"
+
+
+class ProbeHost:
+    """Lives on the device's node, holds the device, and starts the fresh processes."""
+
+    def __init__(self, data_path: str, data: list[Any]) -> None:
+        self.began_at = time.time()
+        self.data_path = data_path
+        if not Path(data_path).exists():
+            with tempfile.NamedTemporaryFile(suffix=".arrow", delete=False) as file:
+                file.write(ray.get(data[0]))
+            self.data_path = file.name
+        self.fresh = FreshProcesses()
+
+    def describe(self) -> tuple[str, str, float]:
+        """Node, the data's path there, and when the host began."""
+        return ray.util.get_node_ip_address(), self.data_path, self.began_at
+
+    def call(
+        self, function: Callable[[Any], Any], argument: Any, timeout_seconds: float, copies: int
+    ) -> list[Outcome]:
+        return self.fresh.call(function, argument, timeout_seconds, copies)
+
+
+class RayCaller:
+    """A `Caller` whose fresh processes run on one device of the cluster, exclusively.
+
+    A host that Ray's memory monitor or the kernel ends is an out-of-memory outcome of the call that
+    was running; the next call begins on a new host.
+    """
+
+    def __init__(self, kind: DeviceType, data_path: Path, data: list[Any]) -> None:
+        self.kind = kind
+        self.arguments = (str(data_path), data)
+        self._start()
+
+    def _start(self) -> None:
+        asked_at = time.time()
+        host = ray.remote(ProbeHost).options(
+            num_cpus=self.kind.cpus if not self.kind.gpus else 1,
+            num_gpus=self.kind.gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(self.kind.node_id, soft=False),
+        )
+        self.host = host.remote(*self.arguments)
+        self.node, self.data_path, began_at = ray.get(self.host.describe.remote())
+        self.waited_seconds = max(0.0, began_at - asked_at)
+
+    def call(
+        self, function: Callable[[Any], Any], argument: Any, timeout_seconds: float, copies: int = 1
+    ) -> list[Outcome]:
+        try:
+            outcomes: list[Outcome] = ray.get(
+                self.host.call.remote(function, argument, timeout_seconds, copies)
+            )
+        except (ray.exceptions.OutOfMemoryError, ray.exceptions.ActorDiedError) as error:
+            reason = f"the host of the probe was ended: {type(error).__name__}"
+            self._start()
+            return [Outcome(None, "killed", reason, str(error), out_of_memory=True)] * copies
+        return outcomes
+
+    def close(self) -> None:
+        """Give the device back."""
+        ray.kill(self.host)
+
+
+def profile_devices(
+    config: SweepConfig, store: SweepStore, data_path: Path, say: Callable[[str], None]
+) -> list[BatchSizeProfile]:
+    """Profile every device type that trials may land on; the rows are in the store on return.
+
+    Errors:
+        UserError: the model fails at the smallest batch size, or no batch size fits.
+    """
+    kinds = device_types(config)
+    spread_out = len([n for n in ray.nodes() if n["Alive"]]) > 1
+    data = [ray.put(data_path.read_bytes())] if spread_out else []
+    rows: list[BatchSizeProfile] = []
+    for kind in kinds:
+        caller = RayCaller(kind, data_path, data)
+        try:
+            rows += _profile(config, kind, caller, say)
+        finally:
+            caller.close()
+    store.write_profiles(rows)
+    if not any(row.chosen for row in rows):
+        raise UserError(
+            f"none of the batch sizes {', '.join(map(str, config.batch_sizes))} fits: "
+            f"{rows[0].reason}; give smaller ones, or more with --memory-limit-mib"
+        )
+    return rows
+
+
+def _profile(
+    config: SweepConfig, kind: DeviceType, caller: RayCaller, say: Callable[[str], None]
+) -> list[BatchSizeProfile]:
+    sizes = sorted(config.batch_sizes)
+    subject = _subject(config, caller.data_path, kind.gpus)
+    threads = requested_cpus(config)
+    if threads is None:
+        threads = 1.0
+        if not kind.gpus:
+            middle = min(64, sizes[len(sizes) // 2])
+            threads, totals = threads_per_trial(caller, subject, middle, kind.cpus)
+            told = ", ".join(f"{t} each: {total:.0f}" for t, total in totals.items())
+            say(f"CPU threads for a trial: {threads:g} (examples/s in all with {told})")
+    subject = replace(subject, threads=max(1, int(threads)))
+    plan = ProfilePlan(
+        config.batch_sizes, config.micro_batch, config.profile_seconds, config.memory_margin
+    )
+    seen = DeviceProfiler(caller, subject, plan, say).run()
+    return to_profiles(seen, subject, sizes, caller.node, caller.waited_seconds)
+
+
+def _subject(config: SweepConfig, data_path: str, gpus: float) -> Subject:
+    own = optimizers.entry(config.optimizer).base_learning_rate
+    return Subject(
+        model=config.model,
+        data=config.data,
+        data_path=data_path,
+        optimizer=config.optimizer,
+        base_learning_rate=config.base_learning_rate or own,
+        validation_examples=config.validation_examples,
+        split_seed=config.split_seed,
+        threads=1,
+        gpus=gpus,
+        memory_limit_mib=config.memory_limit_mib,
+    )
