@@ -93,7 +93,7 @@ def _decimals(value: float, low: float | None, high: float | None, digits: int) 
     """Decimal places worth showing; negative means tens, hundreds."""
     size = math.floor(math.log10(abs(value))) if value else 0
     width = _width(value, low, high)
-    if width == 0:
+    if width / 4 == 0:
         place = digits - 1 - size
     else:
         place = min(-math.floor(math.log10(width / 4)), digits - size)
