@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tune_jobs.measure.cost_model import DeviceLimits, LineFit, limits
@@ -53,7 +54,7 @@ def _cells(row: BatchSizeProfile) -> tuple[str, ...]:
         _milliseconds(row),
         "-" if row.examples_per_second is None else f"{row.examples_per_second:.0f}",
         "-" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}",
-        row.outcome.replace("_", " ") + (f": {row.reason[:60]}" if row.reason else ""),
+        row.outcome.replace("_", " ") + (f": {escape(row.reason[:60])}" if row.reason else ""),
     )
 
 

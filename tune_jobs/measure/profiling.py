@@ -87,14 +87,14 @@ class DeviceProfiler:
         self.seen = Variants()
 
     def run(self) -> Variants:
-        """All rounds; then the largest batch, by a probe of its own.
+        """The first round, the largest batch by a probe of its own, then further rounds.
 
         Errors:
             UserError: the model itself fails, at the smallest batch size.
         """
         self._first_round()
-        self._further_rounds()
         self._verify_largest()
+        self._further_rounds()
         return self.seen
 
     def left_seconds(self) -> float:
@@ -170,6 +170,8 @@ class DeviceProfiler:
         best = min(step(v) for v in self.seen.readings if v[0] == variant[0])
         if step(variant) > CLEARLY_SLOWER * best:
             return False
+        if variant[0] not in self.plan.batch_sizes:
+            return False
         medians = _round_medians(self.seen.readings[variant])
         return len(medians) < FEWEST_ROUNDS or spread(medians) > ENOUGH_SPREAD
 
@@ -241,7 +243,8 @@ def to_profiles(
     A probe at a size outside `batch_sizes`, which verified a prediction, is never chosen.
     """
     base = _blank(subject, node, _any(seen.readings).device, waited_seconds)
-    rows = [_finished(base, v, readings) for v, readings in seen.readings.items()]
+    noise = round_noise(seen)
+    rows = [_finished(base, v, readings, noise) for v, readings in seen.readings.items()]
     rows += [
         replace(
             base,
@@ -271,12 +274,15 @@ def _best(rows: Sequence[BatchSizeProfile]) -> BatchSizeProfile | None:
 
 
 def _finished(
-    base: BatchSizeProfile, variant: Variant, readings: Sequence[ProbeReading]
+    base: BatchSizeProfile,
+    variant: Variant,
+    readings: Sequence[ProbeReading],
+    noise: RoundNoise,
 ) -> BatchSizeProfile:
     size, micro = variant
     medians = _round_medians(readings)
     step = statistics.median(medians)
-    low, high = interval(medians)
+    low, high = noise.interval(medians)
     last = readings[-1]
     return replace(
         base,
@@ -341,14 +347,32 @@ def spread(medians: Sequence[float]) -> float:
     return 2 * error / statistics.median(medians)
 
 
-def interval(medians: Sequence[float]) -> tuple[float | None, float | None]:
-    """95 % t-interval of the cost on the log scale over rounds; (None, None) for a single round."""
-    if len(medians) < 2:
-        return None, None
-    logs = np.log(medians)
-    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    middle = math.log(statistics.median(medians))
-    return math.exp(middle - half), math.exp(middle + half)
+@dataclass(frozen=True)
+class RoundNoise:
+    """How much a cost varies from round to round, on the log scale.
+
+    Pooled over all variants, since rounds are few and the device's neighbours are common to all.
+    """
+
+    deviation: float
+    free: int
+
+    def interval(self, medians: Sequence[float]) -> tuple[float | None, float | None]:
+        """95 % t-interval of the median over rounds; (None, None) where no round was repeated."""
+        if self.free < 1:
+            return None, None
+        error = 1.2533 * self.deviation / math.sqrt(len(medians))
+        half = float(stats.t.ppf(0.975, self.free)) * error
+        middle = statistics.median(medians)
+        return middle * math.exp(-half), middle * math.exp(half)
+
+
+def round_noise(seen: Variants) -> RoundNoise:
+    """The pooled deviation of the rounds' medians within each variant."""
+    logs = [np.log(_round_medians(readings)) for readings in seen.readings.values()]
+    free = sum(len(each) - 1 for each in logs)
+    total = sum(float(((each - each.mean()) ** 2).sum()) for each in logs)
+    return RoundNoise(math.sqrt(total / free) if free else math.inf, free)
 
 
 def _any(readings: dict[Variant, list[ProbeReading]]) -> ProbeReading:
