@@ -168,9 +168,12 @@ def sweep(
     store.write_environment(facts)
     copy = start_copy(config, store, uri, facts)
     profiles = measure(config, store, data_path, console)
+    if copy is not None:
+        for profile in profiles:
+            copy.profile(profile)
     if action.only == "measure":
-        finish_copy(copy, store, "profiles only", "measured") if copy else None
-        print_places([("records", str(store.profiles))], console)
+        whole = copy is None or finish_copy(copy, store, "Profiles only.", "measured")
+        print_places(places(store, uri, whole), console)
         return 0
     search(config, store, data_path, cluster, profiles, copy, console, resume=action.resume)
     trials = store.read_trials()
@@ -179,23 +182,25 @@ def sweep(
     whole = copy is None or finish_copy(copy, store, verdict.reason, verdict.status)
     console.print()
     print_verdict(verdict, console)
-    ui = f"scripts/mlflow_ui (store: {uri})" if uri else "no tracking store was reachable"
-    print_places(
-        [
-            ("records", str(store.folder)),
-            ("report", f"python tune_jobs/report.py {store.folder}"),
-            ("MLflow UI", ui if whole else f"{ui}; some rows are missing, --resume completes them"),
-        ],
-        console,
-    )
+    print_places(places(store, uri, whole), console)
     return 0
+
+
+def places(store: SweepStore, uri: str | None, whole: bool) -> list[tuple[str, str]]:
+    """Where to look further."""
+    ui = f"scripts/mlflow_ui (store: {uri})" if uri else "no tracking store was reachable"
+    return [
+        ("records", str(store.folder)),
+        ("report", f"python tune_jobs/report.py {store.folder}"),
+        ("MLflow UI", ui if whole else f"{ui}; some rows are missing, --resume completes them"),
+    ]
 
 
 def measure(
     config: SweepConfig, store: SweepStore, data_path: Path, console: Console
 ) -> list[BatchSizeProfile]:
     """Stage 1, unless the store holds its rows already; its table is printed either way."""
-    from tune_jobs.analysis.costs import print_costs
+    from tune_jobs.analysis.costs import noise_lines, print_costs
     from tune_jobs.data.dataset import open_dataset
     from tune_jobs.tuning.measuring import profile_devices
 
@@ -207,6 +212,8 @@ def measure(
         profiles = profile_devices(config, store, data_path, say)
     examples = len(open_dataset(data_path).train.labels) - config.validation_examples
     print_costs(profiles, config.memory_margin, examples, console)
+    for line in noise_lines(store.read_noise_scale()):
+        say(line)
     return profiles
 
 
@@ -250,8 +257,10 @@ def hearing(copy: MlflowCopy) -> Callable[[Measurement | TrialResult], None]:
 
 def finish_copy(copy: MlflowCopy, store: SweepStore, note: str, status: str) -> bool:
     """Fill what is missing from the store, then close the parent run. True when it is whole."""
-    copy.complete(store.read_trials(), store.read_measurements())
-    files = [store.config, store.environment, store.trials, store.measurements, store.verdict]
+    profiles, noise = store.read_profiles(), store.read_noise_scale()
+    copy.complete(store.read_trials(), store.read_measurements(), profiles, noise)
+    files = [store.config, store.environment, store.profiles, store.noise_scale, store.trials]
+    files += [store.measurements, store.verdict, store.folder / "figures"]
     return bool(copy.finish(note, {"verdict": status}, [f for f in files if f.exists()]))
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tune_jobs.measure.cost_model import DeviceLimits, LineFit, limits
-from tune_jobs.records import BatchSizeProfile
+from tune_jobs.records import BatchSizeProfile, NoiseScale
 
 HEADINGS = (
     "batch\nsize",
@@ -76,6 +76,25 @@ def limit_lines(known: DeviceLimits) -> list[str]:
         lines.append(_fit_line("MiB while training", known.memory_mib, 1.0, "MiB"))
     lines.append(_speed_line(known))
     lines.append(_memory_line(known))
+    return lines
+
+
+def noise_lines(noise: Sequence[NoiseScale]) -> list[str]:
+    """The averages over training, each with its interval, or the reason why it says nothing."""
+    lines = []
+    for row in noise:
+        if not row.kind.endswith("_average"):
+            continue
+        kind = row.kind.removesuffix("_average")
+        if not row.useful or row.noise_scale is None:
+            lines.append(f"Gradient noise scale ({kind}): cannot be told: {row.reason}")
+            continue
+        high = "no upper end" if row.high is None else f"{row.high:.0f}"
+        low = "0" if row.low is None else f"{row.low:.0f}"
+        lines.append(
+            f"Gradient noise scale ({kind}), averaged over training: {row.noise_scale:.0f} "
+            f"[{low}, {high}] examples"
+        )
     return lines
 
 

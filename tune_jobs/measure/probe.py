@@ -21,6 +21,8 @@ import torch
 from models.registry import build
 from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import open_dataset
+from tune_jobs.measure import noise_scale
+from tune_jobs.records import NoiseScale
 from tune_jobs.training import device as devices
 from tune_jobs.training.loop import EVALUATION_BATCH, RunSettings, TrainingRun
 from tune_jobs.training.optimizers import scaled_learning_rate
@@ -112,6 +114,28 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
         batch_norm=has_batch_norm(run.model),
         train_examples=len(run.stream.indices),
         device=devices.describe(device),
+    )
+
+
+@dataclass(frozen=True)
+class NoiseRequest:
+    """One training run along which the noise scale is measured, for at most `cap_seconds`."""
+
+    subject: Subject
+    batch_size: int
+    micro_batch_size: int
+    budget_examples: int
+    cap_seconds: float
+
+
+def measure_noise(request: NoiseRequest) -> list[NoiseScale]:
+    """Train at the scaling rule's learning rate; the noise scale at a few points and on average."""
+    torch.set_num_threads(request.subject.threads)
+    device = devices.pick(request.subject.gpus)
+    run = training_run(request.subject, request.batch_size, request.micro_batch_size, device)
+    points = noise_scale.default_points(request.budget_examples)
+    return noise_scale.noise_along_training(
+        run, run.stream.indices, points, cap_seconds=request.cap_seconds
     )
 
 

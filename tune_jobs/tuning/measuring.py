@@ -14,18 +14,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_jobs.config import SweepConfig, requested_cpus, requested_gpus
 from tune_jobs.errors import UserError
+from tune_jobs.measure.clock import chosen
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
-from tune_jobs.measure.probe import Subject
+from tune_jobs.measure.probe import NoiseRequest, Subject, measure_noise
 from tune_jobs.measure.profiling import (
     DeviceProfiler,
     ProfilePlan,
     threads_per_trial,
     to_profiles,
 )
-from tune_jobs.records import BatchSizeProfile
+from tune_jobs.records import BatchSizeProfile, NoiseScale
 from tune_jobs.store import SweepStore
 from tune_jobs.training import optimizers
 
+NOISE_SECONDS = 20.0
 _LABEL = "accelerator_type:"
 
 
@@ -148,12 +150,17 @@ def profile_devices(
     spread_out = len([n for n in ray.nodes() if n["Alive"]]) > 1
     data = [ray.put(data_path.read_bytes())] if spread_out else []
     rows: list[BatchSizeProfile] = []
+    noise: list[NoiseScale] = []
     for kind in kinds:
         caller = RayCaller(kind, data_path, data)
         try:
-            rows += _profile(config, kind, caller, say)
+            found = _profile(config, kind, caller, say)
+            if config.noise_scale and not noise:
+                noise = _noise(config, kind, caller, found, say)
         finally:
             caller.close()
+        rows += found
+    store.write_noise_scale(noise)
     store.write_profiles(rows)
     if not any(row.chosen for row in rows):
         raise UserError(
@@ -182,6 +189,33 @@ def _profile(
     )
     seen = DeviceProfiler(caller, subject, plan, say).run()
     return to_profiles(seen, subject, sizes, caller.node, caller.waited_seconds)
+
+
+def _noise(
+    config: SweepConfig,
+    kind: DeviceType,
+    caller: RayCaller,
+    rows: list[BatchSizeProfile],
+    say: Callable[[str], None],
+) -> list[NoiseScale]:
+    """The noise scale along one run at the middle feasible batch size; told when it cannot be had.
+
+    It is a property of model and data, so one device type is enough.
+    """
+    ways = chosen(rows)
+    if not ways:
+        return []
+    way = ways[len(ways) // 2]
+    subject = replace(_subject(config, caller.data_path, kind.gpus), threads=max(1, int(way.cpus)))
+    request = NoiseRequest(
+        subject, way.batch_size, way.micro_batch_size, config.budget_examples, NOISE_SECONDS
+    )
+    outcome = caller.call(measure_noise, request, timeout_seconds=10 * NOISE_SECONDS)[0]
+    if outcome.ended != "returned":
+        say(f"noise scale: not measured: {outcome.reason}")
+        return []
+    found: list[NoiseScale] = outcome.value
+    return found
 
 
 def _subject(config: SweepConfig, data_path: str, gpus: float) -> Subject:
