@@ -36,12 +36,12 @@ TRIAL_BATCH_SIZE, TRIAL_UPDATES = 64, 60
 
 
 def keep_busy() -> None:
-    import numpy as np
+    import torch
 
-    os.environ["OMP_NUM_THREADS"] = "1"
-    matrix = np.random.default_rng(0).random((300, 300))
+    torch.set_num_threads(1)
+    matrix = torch.rand(300, 300)
     while True:
-        matrix = np.tanh(matrix @ matrix)
+        matrix = torch.tanh(matrix @ matrix)
 
 
 @contextmanager
