@@ -1,7 +1,13 @@
-"""The sweep's folder: every path named once; records to and from Parquet, atomically."""
+"""The sweep's folder: every path named once; records to and from Parquet, atomically.
+
+The folder lies on a disk (this machine's or a shared one), or on storage that pyarrow opens by URI.
+Then `folder` is this machine's copy of it, for whoever needs files; the records are read from the
+storage itself, so several drivers in turn, on several machines, see the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -12,18 +18,22 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tune_jobs import remote_folder
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TrialResult, Verdict
+from tune_jobs.remote_folder import RemoteFolder
 
 Row = TypeVar("Row")
+PROBE = ".writable"
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
 class SweepStore:
     """`runs/<name>/`: what a sweep leaves behind. Reading never changes anything."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, remote: RemoteFolder | None = None) -> None:
         self.folder = folder
+        self.remote = remote
         self.config = folder / "sweep.toml"
         self.environment = folder / "environment.json"
         self.profiles = folder / "profiles.parquet"
@@ -33,25 +43,99 @@ class SweepStore:
         self.verdict = folder / "verdict.json"
         self.ray = folder / "ray"
 
+    @classmethod
+    def open(cls, runs_dir: str, name: str) -> SweepStore:
+        """The sweep `name` in `runs_dir`: a folder, or a URI that pyarrow opens."""
+        return cls.at(remote_folder.joined(runs_dir, name))
+
+    @classmethod
+    def at(cls, address: str) -> SweepStore:
+        """The sweep whose own folder has this path or URI. Raises UserError, StoreError."""
+        if not remote_folder.is_remote(address):
+            return cls(Path(address.removeprefix("file://")))
+        store = cls(_copy_of(address), RemoteFolder.open(address))
+        store.fetch()
+        return store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its address: another machine has no copy yet, and opens its own."""
+        return (SweepStore.at, (self.address,)) if self.remote else (SweepStore, (self.folder,))
+
+    @property
+    def address(self) -> str:
+        """What the user may give to open this sweep again: its path or its URI."""
+        return self.remote.address if self.remote else str(self.folder)
+
+    def ray_storage(self) -> tuple[str, Any]:
+        """Where Ray Tune keeps its state: `storage_path` and `storage_filesystem`."""
+        if self.remote is None:
+            return str(self.ray.resolve()), None
+        return self.remote.key(self.ray.name), self.remote.filesystem
+
     def exists(self) -> bool:
+        if self.remote is not None:
+            return self.remote.exists(self.config.name)
         return self.config.exists()
 
     def create(self) -> None:
         """Make the folder; raises UserError when it cannot be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".writable"
-            probe.write_text("")
-            probe.unlink()
+            self.write_text(self.folder / PROBE, "")
+            self.delete(self.folder / PROBE)
+        except StoreError as error:
+            raise UserError(str(error)) from error
         except OSError as error:
             raise UserError(
                 f"{self.folder} cannot be written ({error.strerror}); give another --runs-dir"
             ) from error
 
+    def fetch(self) -> None:
+        """Bring the files of a remote folder (not Ray's state) into this machine's copy."""
+        if self.remote is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in self.remote.names():
+            content = self.remote.read(name)
+            if content is not None:
+                _replace(self.folder / name, content)
+
+    def publish(self) -> None:
+        """Put every file of this machine's copy (report, figures, MLflow's tie) on the remote."""
+        if self.remote is None:
+            return
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder)
+            if path.is_file() and name.parts[0] != self.ray.name and path.suffix != ".tmp":
+                self.remote.write(name.as_posix(), path.read_bytes())
+
     def write_text(self, path: Path, text: str) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        self._write(path, text.encode())
+
+    def read_text(self, path: Path) -> str | None:
+        """A text file of this folder; None where there is none."""
+        content = self._read(path)
+        return None if content is None else content.decode()
+
+    def delete(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if self.remote is not None:
+            self.remote.delete(path.relative_to(self.folder).as_posix())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        _replace(path, content)
+        if self.remote is not None:
+            self.remote.write(path.relative_to(self.folder).as_posix(), content)
+
+    def _read(self, path: Path) -> bytes | None:
+        if self.remote is not None:
+            return self.remote.read(path.relative_to(self.folder).as_posix())
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error.strerror})") from error
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         self.write_text(self.environment, json.dumps(facts, indent=2) + "\n")
@@ -60,28 +144,28 @@ class SweepStore:
         self.write_text(self.verdict, json.dumps(asdict(verdict), indent=2) + "\n")
 
     def write_profiles(self, rows: Sequence[BatchSizeProfile]) -> None:
-        _write(self.profiles, BatchSizeProfile, rows)
+        self._write(self.profiles, encoded(BatchSizeProfile, rows))
 
     def write_noise_scale(self, rows: Sequence[NoiseScale]) -> None:
-        _write(self.noise_scale, NoiseScale, rows)
+        self._write(self.noise_scale, encoded(NoiseScale, rows))
 
     def write_trials(self, rows: Sequence[TrialResult]) -> None:
-        _write(self.trials, TrialResult, rows)
+        self._write(self.trials, encoded(TrialResult, rows))
 
     def write_measurements(self, rows: Sequence[Measurement]) -> None:
-        _write(self.measurements, Measurement, rows)
+        self._write(self.measurements, encoded(Measurement, rows))
 
     def read_profiles(self) -> list[BatchSizeProfile]:
-        return _read(self.profiles, BatchSizeProfile)
+        return decoded(BatchSizeProfile, self._read(self.profiles), self.profiles)
 
     def read_noise_scale(self) -> list[NoiseScale]:
-        return _read(self.noise_scale, NoiseScale)
+        return decoded(NoiseScale, self._read(self.noise_scale), self.noise_scale)
 
     def read_trials(self) -> list[TrialResult]:
-        return _read(self.trials, TrialResult)
+        return decoded(TrialResult, self._read(self.trials), self.trials)
 
     def read_measurements(self) -> list[Measurement]:
-        return _read(self.measurements, Measurement)
+        return decoded(Measurement, self._read(self.measurements), self.measurements)
 
 
 def schema_of(kind: type) -> pa.Schema:
@@ -95,18 +179,20 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return _ARROW[plain[0]]
 
 
-def _write(path: Path, kind: type, rows: Iterable[Any]) -> None:
+def encoded(kind: type, rows: Iterable[Any]) -> bytes:
+    """The rows as a Parquet file."""
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(kind))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
 
 
-def _read(path: Path, kind: type[Row]) -> list[Row]:
-    if not path.exists():
+def decoded(kind: type[Row], content: bytes | None, path: Path) -> list[Row]:
+    """The rows of a Parquet file, none where there is no file; `path` names it in errors."""
+    if content is None:
         return []
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(content))
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} is not a readable Parquet file: {error}") from error
     missing = [f.name for f in fields(kind) if f.name not in table.column_names]  # type: ignore[arg-type]
@@ -114,3 +200,16 @@ def _read(path: Path, kind: type[Row]) -> list[Row]:
         raise StoreError(f"{path} lacks the column {missing[0]}: it is not a table of this project")
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     return [kind(**{n: row[n] for n in names}) for row in table.to_pylist()]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file of a disk, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _copy_of(address: str) -> Path:
+    """This machine's copy of a remote folder, the same for every process of the user."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "batch-size-sweep" / hashlib.sha256(address.encode()).hexdigest()[:16]
