@@ -46,8 +46,8 @@ _TARGET_RUN: dict[str, Any] = {
     "examples_to_target": 640.0, "updates_to_target": 20.0, "interpolated": False,
     "examples_seen": 960, "updates": 30, "train_seconds": 7.5,
     "measured_time_to_target_seconds": None, "learning_rate": 1e-3, "examples_per_second": 128.0,
-    "peak_memory_mib": 500.0, "energy_joules": None, "train_accuracy": None, "test_accuracy": None,
-    "test_accuracy_at_equal_updates": None, "device": "cpu",
+    "peak_memory_mib": 500.0, "energy_joules": None, "val_accuracy": None, "train_accuracy": None,
+    "test_accuracy": None, "test_accuracy_at_equal_updates": None, "device": "cpu",
 }  # fmt: skip
 
 

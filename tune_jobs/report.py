@@ -21,7 +21,7 @@ from tune_jobs.analysis.choosing import judge
 from tune_jobs.analysis.table import print_verdict, wide_console
 from tune_jobs.config import resolve
 from tune_jobs.errors import SweepError, UserError
-from tune_jobs.records import Verdict
+from tune_jobs.records import SearchSummary
 from tune_jobs.store import SweepStore
 
 
@@ -35,7 +35,7 @@ class Options:
     """print the verdict as JSON"""
 
 
-def verdict_of(store: SweepStore) -> Verdict:
+def verdict_of(store: SweepStore) -> SearchSummary:
     """Judge what the folder holds; raises UserError when it is not a sweep's folder."""
     if not store.exists():
         raise UserError(f"{store.folder} holds no {store.config.name}: give a sweep's folder")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tune_jobs.records import BatchSizeRow, TrialResult, Verdict
+from tune_jobs.records import BatchSizeRow, SearchSummary, TrialResult
 
 
 def rank(trial: TrialResult) -> tuple[bool, float, float]:
@@ -53,7 +53,7 @@ def _row(batch_size: int, trials: Sequence[TrialResult]) -> BatchSizeRow:
 
 def judge(
     sweep: str, goal: str, target: float, trials: Sequence[TrialResult], sizes: Sequence[int]
-) -> Verdict:
+) -> SearchSummary:
     """The table, and the batch size whose best trial reached the target in the least train time."""
     table = rows([t for t in trials if t.stage == "search"], sorted(sizes))
     timed = [(r.time_to_target_seconds, r) for r in table if r.time_to_target_seconds is not None]
@@ -62,11 +62,11 @@ def judge(
             f"No batch size reached {target:.4g} validation accuracy: raise --budget-examples or "
             "lower --target."
         )
-        return Verdict(sweep, goal, target, "unreached", None, reason, table)
+        return SearchSummary(sweep, goal, target, "unreached", None, reason, table)
     seconds, fastest = min(timed, key=lambda pair: pair[0])
     reason = (
         f"Batch size {fastest.batch_size} was the fastest to reach {target:.4g} validation accuracy"
         f": {seconds:.1f} s of training, {fastest.examples_to_target} examples, at learning rate "
         f"{fastest.learning_rate:.2g}; one seed each, so close times are not told apart."
     )
-    return Verdict(sweep, goal, target, "single_seed", fastest.batch_size, reason, table)
+    return SearchSummary(sweep, goal, target, "single_seed", fastest.batch_size, reason, table)

@@ -21,7 +21,7 @@ from tune_jobs.analysis.choosing import best_trial
 from tune_jobs.config import SweepConfig
 from tune_jobs.records import Measurement, TargetRun, TrialResult
 
-Curve = tuple[tuple[int, float], ...]
+Curve = tuple[tuple[float, float], ...]
 EQUAL_UPDATES = 1.1  # updates count as equal within this factor
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from tune_jobs.records import BatchSizeRow, Verdict
+from tune_jobs.records import BatchSizeRow, SearchSummary
 
 COLUMNS: tuple[tuple[str, Callable[[BatchSizeRow], str]], ...] = (
     ("batch\nsize", lambda r: str(r.batch_size)),
@@ -34,7 +34,7 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def print_verdict(verdict: Verdict, console: Console) -> None:
+def print_verdict(verdict: SearchSummary, console: Console) -> None:
     """The table, a row for each batch size, then the sentence that answers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title, _ in COLUMNS:
