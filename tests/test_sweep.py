@@ -111,7 +111,7 @@ def test_a_sweep_of_mnist_reads_back_the_same_from_mlflow_store_and_report(
 
 
 def wait_for_rows(store: SweepStore, count: int, process: subprocess.Popen[str]) -> None:
-    for _ in range(1500):
+    for _ in range(3000):
         if len(store.read_trials()) >= count:
             return
         assert process.poll() is None, "the driver ended before it could be killed"
@@ -120,6 +120,7 @@ def wait_for_rows(store: SweepStore, count: int, process: subprocess.Popen[str])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_driver_killed_at_work_is_taken_up_where_it_was(tmp_path: Path, data_dir: Path) -> None:
     arguments = (
         "--model", "mlp", "--data", "digits", "--batch-sizes", "8,32", "--trials", "8",

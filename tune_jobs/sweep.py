@@ -201,6 +201,7 @@ def measure(
 ) -> list[BatchSizeProfile]:
     """Stage 1, unless the store holds its rows already; its table is printed either way."""
     from tune_jobs.analysis.costs import noise_lines, print_costs
+    from tune_jobs.analysis.html import write_report
     from tune_jobs.data.dataset import open_dataset
     from tune_jobs.tuning.measuring import profile_devices
 
@@ -212,8 +213,20 @@ def measure(
         profiles = profile_devices(config, store, data_path, say)
     examples = len(open_dataset(data_path).train.labels) - config.validation_examples
     print_costs(profiles, config.memory_margin, examples, console)
-    for line in noise_lines(store.read_noise_scale()):
+    noise = store.read_noise_scale()
+    for line in noise_lines(noise):
         say(line)
+    write_report(
+        store.folder,
+        [],
+        [],
+        profiles,
+        noise,
+        title=config.name,
+        facts=environment.describe(ROOT),
+        margin=config.memory_margin,
+        train_examples=examples,
+    )
     return profiles
 
 
@@ -260,7 +273,12 @@ def finish_copy(copy: MlflowCopy, store: SweepStore, note: str, status: str) -> 
     profiles, noise = store.read_profiles(), store.read_noise_scale()
     copy.complete(store.read_trials(), store.read_measurements(), profiles, noise)
     files = [store.config, store.environment, store.profiles, store.noise_scale, store.trials]
-    files += [store.measurements, store.verdict, store.folder / "figures"]
+    files += [
+        store.measurements,
+        store.verdict,
+        store.folder / "report.html",
+        store.folder / "figures",
+    ]
     return bool(copy.finish(note, {"verdict": status}, [f for f in files if f.exists()]))
 
 

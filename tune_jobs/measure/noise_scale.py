@@ -409,7 +409,8 @@ def _turned_over(inverse: tuple[float, float] | None) -> tuple[float | None, flo
     """The interval of tr(Sigma)/|G|^2 from that of its inverse; an end at or below zero is none."""
     if inverse is None:
         return None, None
-    return tuple(1 / end if end > 0 else None for end in reversed(inverse))
+    low, high = inverse
+    return 1 / high if high > 0 else None, 1 / low if low > 0 else None
 
 
 def _complaint(

@@ -1,0 +1,342 @@
+"""How every figure looks: one style, one colour for each batch size, panels that stand alone.
+
+A drawing is one panel or several in a grid. Each panel is a figure of its own, so that a page can
+set panels side by side on a wide screen and below one another on a narrow one; the files hold the
+whole grid. This module and `figures.py` are the only ones that import matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#dfe3e8", "#ffffff"
+TIED, RECOMMENDED, LIMIT, ACCENT = "#e3efe6", "#12743c", "#b3400a", "#00708f"
+# The same colours on a dark page; a page sets them as CSS variables (see `variable`).
+DARK = {INK: "#e6edf3", MUTED: "#9aa4af", GRID: "#30363d", PAPER: "#14181d",
+        TIED: "#1d3326", RECOMMENDED: "#4cc57f", LIMIT: "#ff9a5c", ACCENT: "#4fc0dd"}  # fmt: skip
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 9.0, "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED, "axes.linewidth": 0.8, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
+    "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.major.size": 3.0,
+    "ytick.major.size": 0.0, "lines.linewidth": 1.6, "lines.solid_capstyle": "round",
+    "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "svg.fonttype": "path", "svg.hashsalt": "figures", "path.simplify_threshold": 0.5,
+}  # fmt: skip
+PANEL_INCHES = (4.6, 3.4)
+SMALL_INCHES = (3.0, 2.35)
+PNG_DPI = 200
+GLYPH = re.compile(r'<path id="(?P<id>DejaVu[^"]*)" d="[^"]*" transform="[^"]*"/>\s*')
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure before it is written.
+
+    Attributes:
+        name: of its files, without suffix.
+        heading: what it shows, a few words.
+        caption: the finding, in numbers, for readers and as the text alternative.
+        panels: one matplotlib figure each, all of a row equally high.
+        columns: panels in a row on a wide page.
+    """
+
+    name: str
+    heading: str
+    caption: str
+    panels: tuple[Figure, ...]
+    columns: int = 2
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that has been written: its words, and its panels as SVG elements for a page.
+
+    The panels name their letters' outlines, which stand once on a page: `glyphs`, by id.
+    """
+
+    name: str
+    heading: str
+    caption: str
+    panels: tuple[str, ...]
+    columns: int
+    glyphs: Mapping[str, str]
+
+
+def style() -> AbstractContextManager[None]:
+    """The context in which every panel is drawn and written."""
+    return matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
+
+
+def batch_colour(batch_size: int) -> str:
+    """The colour of a batch size: the same in every figure of every sweep.
+
+    Plasma without its light end (distinct to colour-blind readers, dark enough on white), read
+    at a logistic curve of log2(batch size), which spends most colours on 16 to 1,024.
+    """
+    at = 1 / (1 + math.exp(-(math.log2(batch_size) - 6.8) / 1.7))
+    red, green, blue, _ = matplotlib.colormaps["plasma"](0.8 * at)
+    return _hex(red, green, blue)
+
+
+def dark_colour(colour: str) -> str:
+    """The colour's twin on a dark page: the style's own, or the colour lightened by half."""
+    if colour in DARK:
+        return DARK[colour]
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    light = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    mix = 0.58 - 0.7 * light
+    return _hex(*(p + (1 - p) * max(mix, 0.0) for p in parts))
+
+
+def _hex(*parts: float) -> str:
+    return "#" + "".join(f"{round(255 * p):02x}" for p in parts)
+
+
+def variable(colour: str) -> str:
+    """The CSS variable that holds a colour of the figures on a page."""
+    return f"--fig-{colour[1:]}"
+
+
+def panel(
+    title: str, x_label: str, *, inches: tuple[float, float] = PANEL_INCHES, right: float = 0.2
+) -> tuple[Figure, Axes]:
+    """Empty axes with the quantity of the y axis as title; `right` inches are kept for labels."""
+    width, height = inches
+    figure = Figure(figsize=inches)
+    FigureCanvasAgg(figure)
+    box = (0.56 / width, 0.52 / height, 1 - (0.56 + right) / width, 1 - 0.92 / height)
+    axes = figure.add_axes(box)
+    figure.text(0.1 / width, 1 - 0.12 / height, title, va="top", weight="bold")
+    axes.set_xlabel(x_label, labelpad=3)
+    return figure, axes
+
+
+def batch_axis(axes: Axes, sizes: Sequence[int], *, pad: float = 0.45) -> None:
+    """A log2 axis that names the actual sizes, leaving out names that would touch."""
+    places = [math.log2(s) for s in sizes]
+    low, high = min(places) - pad, max(places) + pad
+    axes.set_xlim(low, high)
+    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    named: dict[float, str] = {}
+    last = -math.inf
+    for place, size in zip(places, sizes, strict=True):
+        room = 0.075 * (len(str(size)) + 1.2)
+        if (place - last) / (high - low) * width >= room:
+            named[place], last = str(size), place
+    axes.xaxis.set_major_locator(FixedLocator(list(named)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: named.get(x, "")))
+    axes.xaxis.set_minor_locator(FixedLocator(places))
+
+
+def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """A log axis from below `low` to above `high` with round ticks: 3 to 7 of them."""
+    low, high = low / 1.25, high * 1.25
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    (axes.set_yscale if which == "y" else axes.set_xscale)("log")
+    (axes.set_ylim if which == "y" else axes.set_xlim)(low, high)
+    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers within a range of a log axis: the densest series of at most `most`."""
+    found: list[float] = []
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
+        if found and len(ticks) > most:
+            break
+        found = ticks
+    every = math.ceil(len(found) / most) if found else 1
+    return found[::every]
+
+
+def amount_axis(axes: Axes, top: float) -> None:
+    """A y axis from zero to above `top`, its numbers short."""
+    axes.set_ylim(0, top * 1.12)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def short(value: float) -> str:
+    """A number for a tick: 250, 1.5k, 20k, 3M, 0.05, 2e-05."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}" if size >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """The values moved apart so that neighbours lie at least `gap` from each other, in order."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    placed = [values[i] for i in order]
+    for _ in range(200):
+        moved = False
+        for i in range(len(placed) - 1):
+            short_by = gap - (placed[i + 1] - placed[i])
+            if short_by > 1e-9 * gap:
+                placed[i] -= short_by / 2
+                placed[i + 1] += short_by / 2
+                moved = True
+        if not moved:
+            break
+    result = [0.0] * len(values)
+    for i, value in zip(order, placed, strict=True):
+        result[i] = value
+    return result
+
+
+def label_ends(
+    axes: Axes, ends: Iterable[tuple[float, float, str, str]], *, at_edge: bool = False
+) -> None:
+    """Name lines at their right ends: (x, y, text, colour) in data units, moved apart in y.
+
+    `at_edge` puts the names in a column at the right edge of the axes.
+    """
+    gap_points = 10.5
+    ends = list(ends)
+    if not ends:
+        return
+    to_pixels = axes.transData.transform
+    heights = [float(to_pixels((x, y))[1]) for x, y, _, _ in ends]
+    pixels = gap_points * axes.figure.dpi / 72
+    for (x, y, text, colour), place, height in zip(
+        ends, spread(heights, pixels), heights, strict=True
+    ):
+        offset = (place - height) / pixels * gap_points
+        at, coordinates = ((1.0, y), axes.get_yaxis_transform()) if at_edge else ((x, y), "data")
+        axes.annotate(
+            text, at, (6, offset), xycoords=coordinates, textcoords="offset points",
+            color=colour, va="center", fontsize=8.5, annotation_clip=False,
+        )  # fmt: skip
+
+
+def slug(text: str) -> str:
+    """A name for files and links: lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "workload"
+
+
+def write(drawing: Drawing, folder: Path) -> Picture:
+    """Write `<name>.png` and `<name>.svg` and return the panels for a page."""
+    glyphs: dict[str, str] = {}
+    with style():
+        svgs = [_svg(f, f"{drawing.name}-{i}", glyphs) for i, f in enumerate(drawing.panels)]
+        image = _grid([_pixels(figure) for figure in drawing.panels], drawing.columns)
+    sizes = [figure.get_size_inches() * 72 for figure in drawing.panels]
+    sheet = _sheet(svgs, sizes, drawing.columns, glyphs)
+    _replace(folder / f"{drawing.name}.svg", sheet.encode())
+    _replace(folder / f"{drawing.name}.png", _png(image))
+    panels = tuple(_themed(svg) for svg in svgs)
+    return Picture(drawing.name, drawing.heading, drawing.caption, panels, drawing.columns, glyphs)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    figure.set_dpi(PNG_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+
+
+def _grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    rows = []
+    width = max(sum(i.shape[1] for i in images[k : k + columns]) for k in range(len(images)))
+    for start in range(0, len(images), columns):
+        row = np.concatenate(images[start : start + columns], axis=1)
+        missing = width - row.shape[1]
+        rows.append(np.pad(row, ((0, 0), (0, missing), (0, 0)), constant_values=255))
+    return np.concatenate(rows, axis=0)
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    data = BytesIO()
+    Image.fromarray(image).save(data, "PNG", dpi=(PNG_DPI, PNG_DPI))
+    return data.getvalue()
+
+
+def _svg(figure: Figure, prefix: str, glyphs: dict[str, str]) -> str:
+    """The figure as an SVG element, made small: its letters' outlines go to `glyphs`, ids that
+    nothing refers to go away, the others become its own, coordinates are kept to 0.01 points."""
+    text = StringIO()
+    figure.savefig(
+        text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.S)
+    for outline in GLYPH.finditer(svg):
+        glyphs[outline["id"]] = outline[0]
+    svg = GLYPH.sub("", svg)
+    svg = re.sub(r"<defs>\s*</defs>", "", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)(?!DejaVu)', rf"\g<1>{prefix}-", svg)
+    svg = re.sub(r'(?<= d=")[^"]*|(?<=translate\()[^)]*|(?<=<use )[^>]*', _rounded, svg)
+    svg = re.sub(r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', svg)
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def _rounded(match: re.Match[str]) -> str:
+    text = re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", match[0])
+    return text.replace(" \n", "\n")
+
+
+def _sheet(
+    svgs: Sequence[str], sizes: Sequence[np.ndarray], columns: int, glyphs: Mapping[str, str]
+) -> str:
+    """One SVG file with the panels in a grid."""
+    placed, x, y, width = [], 0.0, 0.0, 0.0
+    for i, (svg, (wide, high)) in enumerate(zip(svgs, sizes, strict=True)):
+        if i and i % columns == 0:
+            x, y = 0.0, y + high
+        placed.append(svg.replace("<svg ", f'<svg x="{x:g}" y="{y:g}" '
+                                  f'width="{wide:g}" height="{high:g}" ', 1))  # fmt: skip
+        x += wide
+        width = max(width, x)
+    height = y + sizes[-1][1]
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{width:g}pt" height="{height:g}pt" viewBox="0 0 {width:g} {height:g}">\n'
+        "<style>*{stroke-linejoin:round;stroke-linecap:butt}</style>\n"
+        f'<rect width="100%" height="100%" fill="{PAPER}"/>\n'
+        f"<defs>\n{''.join(glyphs.values())}</defs>\n" + "\n".join(placed) + "\n</svg>\n"
+    )
+
+
+def _themed(svg: str) -> str:
+    """The SVG with its colours as variables of the page, the plain colour as their default."""
+    svg = svg.replace("xlink:href", "href")
+    return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var({variable(m[0])},{m[0]})", svg)
+
+
+def colours_of(svgs: Iterable[str]) -> set[str]:
+    """The colours that themed panels name."""
+    return {f"#{c}" for svg in svgs for c in re.findall(r"var\(--fig-([0-9a-f]{6}),", svg)}
