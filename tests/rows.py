@@ -32,7 +32,8 @@ _PROFILE: dict[str, Any] = {
     "optimizer_seconds": 0.002, "examples_per_second": 640.0,
     "evaluation_examples_per_second": 1700.0, "peak_memory_mib": 500.0,
     "training_memory_mib": 480.0, "reserved_memory_mib": None, "base_memory_mib": 400.0,
-    "memory_limit_mib": None, "allocator_retries": None, "requested_mib": None, "waited_seconds": 0.0,
+    "memory_limit_mib": None, "allocator_retries": None, "requested_mib": None,
+    "waited_seconds": 0.0,
 }  # fmt: skip
 _NOISE_SCALE: dict[str, Any] = {
     "examples_seen": 1024, "updates": 16, "batch_size": 64, "learning_rate": 1e-3, "kind": "raw",
