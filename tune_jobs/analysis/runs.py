@@ -26,9 +26,12 @@ EQUAL_UPDATES = 1.1  # updates count as equal within this factor
 
 
 def runs_of_sweep(
-    config: SweepConfig, trials: Sequence[TrialResult], measurements: Sequence[Measurement]
+    config: SweepConfig,
+    trials: Sequence[TrialResult],
+    measurements: Sequence[Measurement],
+    also: float | None = None,
 ) -> list[TargetRun]:
-    """One row for each run and target, by batch size, seed and target.
+    """One row for each run and target, by batch size, seed and target; `also` is a further target.
 
     Runs that failed (`outcome` is `failed`: the machine's fault or the program's) say nothing of
     their batch size and are left out; those that diverged, ran out of memory or were stopped never
@@ -39,6 +42,8 @@ def runs_of_sweep(
     by_trial = _by_trial(measurements)
     curves = {t.trial_id: curve(t, by_trial.get(t.trial_id, ())) for t in chosen}
     targets = other_targets(chosen, curves, config.target)
+    if also is not None and not math.isclose(also, config.target):
+        targets = sorted({*targets, also})
     updates = updates_of_largest(chosen)
     rows = []
     for trial in chosen:

@@ -72,7 +72,7 @@ def read_experiment(
     of = _workloads(runs) if of_sweeps else {}
     cells = {_place(run): _cells(run, columns, mapping) | of.get(_id(run), {}) for run in chosen}
     sized = {place: row for place, row in cells.items() if row.get("batch_size") is not None}
-    left_out["run without a batch size"] += len(cells) - len(sized)
+    left_out["runs without a batch size"] += len(cells) - len(sized)
     rows = sized or cells
     found = [c for c in columns if of_sweeps or any(row[c] is not None for row in rows.values())]
     return ExperimentRows(
@@ -134,7 +134,7 @@ def _confirm_runs(runs: Sequence[Any]) -> tuple[list[Any], Counter[str]]:
         if tags.get("outcome") in set(OUTCOMES) - {"failed"}:
             chosen.append(run)
         else:
-            left_out["confirm run that failed or has not ended"] += 1
+            left_out["confirm runs that failed or have not ended"] += 1
     return chosen, left_out
 
 
@@ -144,9 +144,9 @@ def _finished_runs(runs: Sequence[Any]) -> tuple[list[Any], Counter[str]]:
     chosen, left_out = [], Counter[str]()
     for run in runs:
         if _id(run) in parents:
-            left_out["parent run"] += 1
+            left_out["parents of other runs"] += 1
         elif run.info.status != "FINISHED":
-            left_out[f"run of status {run.info.status}"] += 1
+            left_out[f"runs of status {run.info.status}"] += 1
         else:
             chosen.append(run)
     return chosen, left_out
@@ -205,4 +205,4 @@ def _place(run: Any) -> str:
 
 
 def _told(left_out: Counter[str]) -> tuple[str, ...]:
-    return tuple(f"left out: {n} {what}{'s' * (n > 1)}" for what, n in left_out.items())
+    return tuple(f"{what}: {n} left out" for what, n in left_out.items())
