@@ -34,6 +34,7 @@ from typing import Any
 
 from tune_jobs.errors import TrackingUnreachable
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TrialResult
+from tune_jobs.tracking import compare_view
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,12 @@ MAX_TAG_CHARACTERS = 8_000
 FIRST_BACKOFF_SECONDS, LAST_BACKOFF_SECONDS = 0.5, 30.0
 REJECTIONS_BEFORE_GIVING_UP = 2
 
+# The metric logged first is the one that MLflow's Compare draws (from SQLite; a server's database
+# may order otherwise), so a quantity that every trial has from its first report on leads.
 CURVES = (
-    "train_loss",
-    "val_loss",
     "val_accuracy",
+    "val_loss",
+    "train_loss",
     "test_accuracy",
     "train_accuracy",
     "train_seconds",
@@ -64,7 +67,7 @@ PARAMS = (
     "model",
     "data",
 )
-# batch_size and learning_rate stand here too: MLflow's Compare draws metrics only.
+# batch_size and learning_rate stand here too: runs sort, and charts draw, by a metric as a number.
 END_METRICS = (
     "wall_time_seconds",
     "train_seconds",
@@ -102,6 +105,7 @@ PROFILE_METRICS = (
 )
 END_TAGS = ("outcome", "reason", "device", "node")
 CLOSED = ("FINISHED", "FAILED")
+LOCAL_UI = "http://127.0.0.1:5000"  # where scripts/mlflow_ui serves a local store
 
 
 def default_uri() -> str:
@@ -250,6 +254,8 @@ class MlflowCopy:
         self.dropped = 0
         """Rows that were not written when they came; `complete` fills them in."""
         self.last_error: str | None = None
+        self.page: str | None = None
+        """Address of this sweep's charts in MLflow's UI, once `finish` has made them."""
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
         self._queue: queue.Queue[_Item] = queue.Queue(maxsize=QUEUE_SIZE)
@@ -647,14 +653,57 @@ class MlflowCopy:
         unfinished = [nested for nested in self._nested.values() if not nested.closed]
         for nested in unfinished:
             self._client.set_terminated(nested.run_id, status="KILLED")
-        self._log_batch(str(run_id), tags={**tags, "mlflow.note.content": verdict_note})
-        for path in artifacts:
-            log_artifact = (
-                self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-            )
-            log_artifact(run_id, str(path), *([path.name] if path.is_dir() else []))
+        self._save_view()
+        note = _with_link(verdict_note, self.page)
+        self._log_batch(str(run_id), tags={**tags, "mlflow.note.content": note})
+        uploaded = self._log_artifacts(str(run_id), artifacts)
         self._client.set_terminated(run_id)
-        return not unfinished
+        return uploaded and not unfinished
+
+    def _save_view(self) -> None:
+        """Charts of this sweep's most telling stage; a store that refuses them loses no number."""
+        assert self._nested is not None
+        stages = {nested.tags.get("stage") for nested in self._nested.values()}
+        stage = next((stage for stage in compare_view.AXES if stage in stages), None)
+        if stage is None:
+            return
+        experiment, run_id = str(self._experiment_id), str(self.parent_run_id)
+        try:
+            view = compare_view.tag_value(self.sweep, run_id, stage, self._now_ms())
+            self._client.set_experiment_tag(experiment, compare_view.tag_name(run_id), view)
+            for name in compare_view.outdated(self._client.get_experiment(experiment).tags):
+                self._client.delete_experiment_tag(experiment, name)
+        except Exception as error:
+            self._note(error)
+            return
+        base = self.uri.rstrip("/") if self.uri.startswith("http") else LOCAL_UI
+        self.page = base + compare_view.page(experiment, run_id)
+
+    def _log_artifacts(self, run_id: str, artifacts: Sequence[Path]) -> bool:
+        """Files under the run's root, folders under their name. Without them the run is closed."""
+        try:
+            self._check_artifact_place(run_id)
+            for path in artifacts:
+                if path.is_dir():
+                    self._client.log_artifacts(run_id, str(path), path.name)
+                else:
+                    self._client.log_artifact(run_id, str(path))
+        except Exception as error:
+            self._note(error)
+            return False
+        return True
+
+    def _check_artifact_place(self, run_id: str) -> None:
+        """Raise when MLflow would write the artifacts to this machine's disk, not the server's."""
+        place = urllib.parse.urlsplit(self._client.get_run(run_id).info.artifact_uri)
+        server = urllib.parse.urlsplit(self.uri)
+        if place.scheme not in ("", "file") or server.scheme not in ("http", "https"):
+            return
+        if server.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise TrackingUnreachable(
+                f"tracking server {self.uri!r} keeps artifacts in {place.path}, a folder of its "
+                "own machine; start it with --serve-artifacts, and name a new experiment"
+            )
 
     def _log_batch(
         self,
@@ -695,3 +744,15 @@ def _can_be_filled(nested: _Nested, curve: Sequence[Measurement]) -> bool:
 
 def _noise_name(row: NoiseScale) -> str:
     return f"noise_scale_{row.kind}"
+
+
+def _with_link(note: str, page: str | None) -> str:
+    """The note with the charts' address after its first paragraph: MLflow folds away what follows.
+
+    Without the host, so that the link holds wherever the store is served.
+    """
+    if page is None:
+        return note
+    first, _, rest = note.partition("\n\n")
+    link = f"[Charts of batch size](#{page.partition('#')[2]})"
+    return "\n\n".join(part for part in (first, link, rest) if part)
