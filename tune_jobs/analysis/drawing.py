@@ -7,6 +7,7 @@ whole grid. This module and `figures.py` are the only ones that import matplotli
 
 from __future__ import annotations
 
+import colorsys
 import math
 import os
 import re
@@ -43,7 +44,8 @@ STYLE: dict[str, Any] = {
 PANEL_INCHES = (4.6, 3.4)
 SMALL_INCHES = (3.0, 2.35)
 PNG_DPI = 200
-GLYPH = re.compile(r'<path id="(?P<id>DejaVu[^"]*)" d="[^"]*" transform="[^"]*"/>\s*')
+GRAPHICS_CONTRAST, DARK_CONTRAST = 3.0, 4.5  # WCAG 2.1: 3 for graphics, 4.5 for text
+GLYPH = re.compile(r'<path id="(?P<id>DejaVu[^"]*)"(?: d="[^"]*")? transform="[^"]*"/>\s*')
 
 
 @dataclass(frozen=True)
@@ -88,22 +90,42 @@ def style() -> AbstractContextManager[None]:
 def batch_colour(batch_size: int) -> str:
     """The colour of a batch size: the same in every figure of every sweep.
 
-    Plasma without its light end (distinct to colour-blind readers, dark enough on white), read
-    at a logistic curve of log2(batch size), which spends most colours on 16 to 1,024.
+    Plasma, its light end darkened (distinct to colour-blind readers), read at a logistic curve of
+    log2(batch size), which spends most colours on 16 to 1,024.
     """
     at = 1 / (1 + math.exp(-(math.log2(batch_size) - 6.8) / 1.7))
     red, green, blue, _ = matplotlib.colormaps["plasma"](0.8 * at)
-    return _hex(red, green, blue)
+    return _readable(_hex(red, green, blue), PAPER, GRAPHICS_CONTRAST, -0.01)
 
 
 def dark_colour(colour: str) -> str:
-    """The colour's twin on a dark page: the style's own, or the colour lightened by half."""
-    if colour in DARK:
-        return DARK[colour]
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    light = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
-    mix = 0.58 - 0.7 * light
-    return _hex(*(p + (1 - p) * max(mix, 0.0) for p in parts))
+    """The colour's twin on a dark page: the style's own, or the same hue, light enough to see."""
+    return DARK.get(colour) or _readable(colour, DARK[PAPER], DARK_CONTRAST, 0.01)
+
+
+def _readable(colour: str, paper: str, least: float, step: float) -> str:
+    """The colour made darker or lighter until its contrast with the paper suffices."""
+    hue, light, saturation = colorsys.rgb_to_hls(*_parts(colour))
+    while contrast(colour, paper) < least and 0 < light < 1:
+        light += step
+        colour = _hex(*colorsys.hls_to_rgb(hue, light, saturation))
+    return colour
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.1, relative luminance)."""
+    low, high = sorted(_luminance(colour) + 0.05 for colour in (one, other))
+    return high / low
+
+
+def _luminance(colour: str) -> float:
+    linear = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in _parts(colour))
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _parts(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
 
 
 def _hex(*parts: float) -> str:
@@ -138,7 +160,7 @@ def batch_axis(axes: Axes, sizes: Sequence[int], *, pad: float = 0.45) -> None:
     named: dict[float, str] = {}
     last = -math.inf
     for place, size in zip(places, sizes, strict=True):
-        room = 0.075 * (len(str(size)) + 1.2)
+        room = 0.07 * (len(str(size)) + 1)
         if (place - last) / (high - low) * width >= room:
             named[place], last = str(size), place
     axes.xaxis.set_major_locator(FixedLocator(list(named)))

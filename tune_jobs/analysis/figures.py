@@ -186,13 +186,14 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
     else:
         amount_axis(axes, max(shown) / factor * 1.05)
     place = axis_of if name.endswith("accuracy") else lambda value: value / factor
+    half = half_width(evidence.sizes)
     _shade_tied(axes, verdict)
     if name == TIME:
         _predicted_time(axes, verdict, factor)
     for row in verdict.per_batch_size:
         own = [r for r in runs if r.batch_size == row.batch_size]
-        _seeds(axes, row.batch_size, [getattr(r, name, None) for r in own], place)
-        _median(axes, row.batch_size, medians[row.batch_size], place)
+        _seeds(axes, row.batch_size, [getattr(r, name, None) for r in own], place, half)
+        _median(axes, row.batch_size, medians[row.batch_size], place, half)
         _censored(axes, row)
     _name_recommended(axes, verdict)
     heading = NAMES.get(name, name.replace("_", " ")).split(",")[0].capitalize()
@@ -215,12 +216,22 @@ def _shade_tied(axes: Axes, verdict: Verdict) -> None:
             axes.axvspan(edges[i], edges[i + 1], color=TIED, lw=0, zorder=0)
 
 
+def half_width(sizes: Sequence[int]) -> float:
+    """Half of a batch size's place on the axis, in powers of two."""
+    gaps = [math.log2(b / a) for a, b in pairwise(sizes)]
+    return min([0.22, *(0.42 * gap for gap in gaps)])
+
+
 def _seeds(
-    axes: Axes, size: int, values: Sequence[float | None], place: Callable[[float], float]
+    axes: Axes,
+    size: int,
+    values: Sequence[float | None],
+    place: Callable[[float], float],
+    half: float,
 ) -> None:
     """One point for each run, set apart sideways in order of the runs."""
     known = [v for v in values if v is not None]
-    step = min(0.1, 0.4 / max(len(known), 1))
+    step = min(0.1, 1.8 * half / max(len(known), 1))
     offsets = [(k - (len(known) - 1) / 2) * step for k in range(len(known))]
     axes.plot(
         [math.log2(size) + o for o in offsets], [place(v) for v in known], "o", ms=4.2,
@@ -228,12 +239,14 @@ def _seeds(
     )  # fmt: skip
 
 
-def _median(axes: Axes, size: int, value: Estimate, place: Callable[[float], float]) -> None:
+def _median(
+    axes: Axes, size: int, value: Estimate, place: Callable[[float], float], half: float
+) -> None:
     """The median as a bar, its interval as a line that leaves the axes where it has no end."""
     if value.value is None:
         return
     x, colour = math.log2(size), batch_colour(size)
-    axes.plot([x - 0.22, x + 0.22], [place(value.value)] * 2, color=colour, lw=2.0, zorder=4)
+    axes.plot([x - half, x + half], [place(value.value)] * 2, color=colour, lw=2.0, zorder=4)
     if value.low is not None:
         top = axes.get_ylim()[1]
         high = top if value.high is None else min(place(value.high), top)
@@ -284,15 +297,18 @@ def _predicted_time(axes: Axes, verdict: Verdict, factor: float) -> None:
     if inside.sum() < 2:
         return
     axes.plot(places[inside], curve[inside], color=MUTED, lw=1.1, ls=(0, (4, 2)), zorder=2)
-    label_ends_inside(axes, places[inside], curve[inside], "predicted from the two fits")
+    _name_beside(axes, places[inside], curve[inside], "predicted from the two fits")
 
 
-def label_ends_inside(axes: Axes, x: np.ndarray, y: np.ndarray, text: str) -> None:
-    """Name a curve near its upper end, inside the axes."""
-    left = y[0] > y[-1]
-    at = (x[0], y[0]) if left else (x[-1], y[-1])
-    axes.annotate(text, at, (6 if left else -6, -2), textcoords="offset points", va="top",
-                  ha="left" if left else "right", color=MUTED, fontsize=7.5)  # fmt: skip
+def _name_beside(axes: Axes, x: np.ndarray, y: np.ndarray, text: str) -> None:
+    """Name a convex curve on its free side, at about three quarters of the axes' height."""
+    drawn = axes.transLimits.transform(axes.transScale.transform(np.column_stack([x, y])))
+    rising = y[-1] > y[0]
+    half = np.flatnonzero(np.gradient(y) > 0 if rising else np.gradient(y) < 0)
+    k = half[np.argmin(np.abs(drawn[half, 1] - 0.75))]
+    axes.annotate(text, (x[k], y[k]), (-7 if rising else 7, 0), textcoords="offset points",
+                  va="center", ha="right" if rising else "left", color=MUTED,
+                  fontsize=7.5)  # fmt: skip
 
 
 def to_target_caption(verdict: Verdict, name: str) -> str:
@@ -313,9 +329,10 @@ def to_target_caption(verdict: Verdict, name: str) -> str:
         text += (
             f". Shaded: {tied} cannot be told from the best or lie within {verdict.tolerance:.0%}"
         )
+    if all(e.low is None for _, e, _ in ranked):
+        return f"One run each, best first: {text}."
     interval = f"{verdict.confidence:.0%} interval"
-    what = "best first" if len(ranked) > 1 else "the only one known"
-    return f"Median and {interval}, {what}: {text}. Points are single runs."
+    return f"Median and {interval}, best first: {text}. Points are single runs."
 
 
 # --- statistics: updates and examples to target ----------------------------------------------
@@ -348,6 +365,7 @@ def _scaling_panel(evidence: Evidence, name: str) -> Figure | None:
     batch_axis(axes, evidence.sizes)
     log_axis(axes, "y", min(shown) / 2.6, max(shown) * 1.15)
     places = np.linspace(*axes.get_xlim(), 80)
+    half = half_width(evidence.sizes)
     if critical is not None:
         _hyperbola(axes, critical, places, name)
     else:
@@ -355,8 +373,8 @@ def _scaling_panel(evidence: Evidence, name: str) -> Figure | None:
         _perfect(axes, places, name, (first.value or math.nan) * _power(name, first_size))
     for row in verdict.per_batch_size:
         own = [getattr(r, name) for r in evidence.own_runs if r.batch_size == row.batch_size]
-        _seeds(axes, row.batch_size, own, float)
-        _median(axes, row.batch_size, estimate(row, name, verdict), float)
+        _seeds(axes, row.batch_size, own, float, half)
+        _median(axes, row.batch_size, estimate(row, name, verdict), float, half)
         _censored(axes, row)
     _batch_sizes_beside(axes, critical, verdict.noise_scale)
     return figure
@@ -662,7 +680,7 @@ def trade_offs(evidence: Evidence) -> Drawing | None:
     drawn = tuple(p for p in panels if p is not None)
     if not drawn or not verdict.pareto.batch_sizes:
         return None
-    axes = ", ".join(axis.replace("_", " ") for axis in verdict.pareto.axes)
+    axes = ", ".join(NAMES.get(axis, axis.replace("_", " ")) for axis in verdict.pareto.axes)
     members = ", ".join(map(str, verdict.pareto.batch_sizes))
     caption = (
         f"Filled: batch sizes {members}, which no other one beats on every one of {axes}. Open: "

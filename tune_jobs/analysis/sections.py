@@ -24,11 +24,6 @@ from tune_jobs.records import (
 )
 
 NOTHING = Markup("")
-STANDINGS = {
-    "tied": "cannot be told from the best",
-    "slower": "told apart",
-    "unreached": "mostly not reached",
-}
 LIMITS = {
     "memory": "memory",
     "throughput": "throughput",
@@ -76,7 +71,7 @@ def _at(verdict: Verdict) -> str:
     """The set, the target, the goal and the confidence, in one line."""
     parts = []
     if len(verdict.tied_batch_sizes) > 1:
-        what = "tied" if verdict.recommended_batch_size is not None else "open"
+        what = "equal" if verdict.recommended_batch_size is not None else "open"
         parts.append(f"{what}: {named(verdict.tied_batch_sizes)}")
     target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
     parts.append(f"goal {verdict.goal}{target}")
@@ -133,18 +128,15 @@ def table(
         )
         for row, found in zip(rows, cells, strict=True)
     ]
-    return element(
-        "div",
-        element(
-            "table",
-            element("caption", caption),
-            element("thead", element("tr", *heads)),
-            element("tbody", *body),
-        ),
-        class_="scroll",
-        tabindex=0,
-        role="region",
+    whole = element(
+        "table",
+        element("thead", element("tr", *heads)),
+        element("tbody", *body),
         aria_label=caption,
+    )
+    return joined(
+        element("p", caption, class_="caption") if caption else None,
+        element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption),
     )
 
 
@@ -169,7 +161,7 @@ def table_by_batch_size(verdict: Verdict) -> Markup:
     columns: list[Column] = [
         ("batch\nsize", lambda row: size_chip(row.batch_size), False),
         *((_title(name), _quantity_cell(name, verdict), False) for name in names[:1]),
-        ("times the\nbest other", lambda row: _estimate(row.ratio_to_best), False),
+        ("times the\nbest other", lambda row: stacked(quantity(*_parts(row.ratio_to_best))), False),
         ("standing", lambda row: _standing(verdict, row), False),
         ("reached", lambda row: f"{row.reached} of {row.seeds}", False),
         ("learning\nrate", lambda row: learning_rate(row.learning_rate), False),
@@ -189,22 +181,30 @@ def _title(name: str) -> str:
     return QUANTITIES[name][0]
 
 
-def _quantity_cell(name: str, verdict: Verdict) -> Callable[[BatchSizeVerdict], str]:
+def _quantity_cell(name: str, verdict: Verdict) -> Callable[[BatchSizeVerdict], object]:
     show = QUANTITIES[name][1]
 
-    def cell(row: BatchSizeVerdict) -> str:
+    def cell(row: BatchSizeVerdict) -> object:
         if name == verdict.quantity:
-            return show(row.median, row.low, row.high)
+            return stacked(show(row.median, row.low, row.high))
         found = getattr(row, name)
         if isinstance(found, Estimate):
-            return show(found.value, found.low, found.high)
+            return stacked(show(found.value, found.low, found.high))
         return show(found)
 
     return cell
 
 
-def _estimate(value: Estimate) -> str:
-    return quantity(value.value, value.low, value.high)
+def stacked(text: str) -> object:
+    """`41 s [38, 45]` with the interval below the value."""
+    value, bracket, interval = text.partition(" [")
+    if not bracket:
+        return text
+    return joined(value, " ", element("span", f"[{interval}", class_="interval"))
+
+
+def _parts(value: Estimate) -> tuple[float | None, float | None, float | None]:
+    return value.value, value.low, value.high
 
 
 def _standing(verdict: Verdict, row: BatchSizeVerdict) -> str:
@@ -212,7 +212,7 @@ def _standing(verdict: Verdict, row: BatchSizeVerdict) -> str:
         return "recommended"
     if row.batch_size == verdict.leading_batch_size and verdict.status == "undecided":
         return "leads"
-    return STANDINGS.get(row.standing, row.standing)
+    return row.standing
 
 
 def _passes(row: BatchSizeVerdict) -> str:
@@ -232,7 +232,11 @@ def answers_table(verdicts: Sequence[Verdict]) -> Markup:
         ("tied", lambda v: named(v.tied_batch_sizes), False),
         ("why", lambda v: v.reason, True),
     ]
-    return element("section", element("h2", "All answers"), table("", columns, verdicts))
+    return element(
+        "section",
+        element("h2", "All answers"),
+        table("Each workload and target", columns, verdicts),
+    )
 
 
 def sensitivity_section(verdict: Verdict) -> Markup:
@@ -244,7 +248,7 @@ def sensitivity_section(verdict: Verdict) -> Markup:
             ("batch size", lambda a: a.recommended_batch_size or DASH, False),
             ("tied", lambda a: named(a.tied_batch_sizes), False),
             ("status", lambda a: a.status, False),
-            ("fastest estimate", _leading, False),
+            ("best estimate", _leading, False),
         ]
         at = verdict.target
         parts.append(table("The answer at each target", columns, verdict.sensitivity,
@@ -336,7 +340,7 @@ def generalization_section(verdict: Verdict) -> Markup:
     def accuracy(name: str) -> Callable[[GeneralizationRow], str]:
         def cell(row: GeneralizationRow) -> str:
             value: Estimate = getattr(row, name)
-            return quantity(value.value, value.low, value.high, digits=4)
+            return quantity(*_parts(value), digits=4)
 
         return cell
 

@@ -26,7 +26,7 @@ from tune_jobs.analysis.drawing import (
     panel,
 )
 from tune_jobs.analysis.formatting import count, learning_rate, seconds, target_name
-from tune_jobs.analysis.runs import crossing
+from tune_jobs.analysis.runs import crossing, runs_to_judge
 from tune_jobs.records import Measurement, NoiseScale, TrialResult
 
 NICE_ERRORS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.07, 0.05, 0.03, 0.02, 0.015, 0.01, 0.007, 0.005,
@@ -37,58 +37,82 @@ MOST_POINTS = 60
 def valleys(
     trials: Sequence[TrialResult], chosen: Mapping[int, float | None], target: float | None
 ) -> Drawing | None:
-    """Small multiples: learning rate against examples to target, one panel a batch size.
+    """Small multiples, one panel a batch size: learning rate against examples to target.
+
+    Where no trial reached the target, against the last validation accuracy instead.
 
     Args:
         chosen: the learning rate that each batch size was judged with.
     """
     found = [t for t in trials if t.stage == "search" and t.learning_rate > 0]
-    sizes = sorted({t.batch_size for t in found})
-    if not any(t.examples_to_target for t in found):
+    reached = any(t.examples_to_target for t in found)
+    if len({t.learning_rate for t in found}) < 2:
         return None
-    rates = [t.learning_rate for t in found]
-    needs = [t.examples_to_target for t in found if t.examples_to_target]
+    if not reached and not any(t.val_accuracy is not None for t in found):
+        return None
+    draw = _valley if reached else _accuracy_valley
     panels = []
-    for size in sizes:
+    for size in sorted({t.batch_size for t in found}):
         own = [t for t in found if t.batch_size == size]
         figure, axes = panel(f"batch size {size}", "learning rate", inches=SMALL_INCHES)
+        rates = [t.learning_rate for t in found]
         log_axis(axes, "x", min(rates) / 1.1, max(rates) * 1.1)
-        log_axis(axes, "y", min(needs) / 1.5, max(needs) * 1.6)
-        _valley(axes, own, chosen.get(size))
+        if (rate := chosen.get(size)) is not None:
+            axes.axvline(rate, color=batch_colour(size), lw=5, alpha=0.18, zorder=0)
+        draw(axes, own, found)
         panels.append(figure)
+    caption = _valley_caption(found, target) + _rates_caption(chosen)
     return Drawing(
         "learning-rate-valleys",
         "The learning-rate valley of each batch size",
-        _valley_caption(found, chosen, target),
+        caption,
         tuple(panels),
         columns=3,
     )
 
 
-def _valley(axes: Axes, trials: Sequence[TrialResult], chosen: float | None) -> None:
-    colour = batch_colour(trials[0].batch_size)
+def _valley(axes: Axes, trials: Sequence[TrialResult], every: Sequence[TrialResult]) -> None:
+    """Examples to target; trials that did not reach it stand at the top."""
+    needs = [t.examples_to_target for t in every if t.examples_to_target]
+    log_axis(axes, "y", min(needs) / 1.5, max(needs) * 1.6)
     top = axes.get_ylim()[1]
-    if chosen is not None:
-        axes.axvline(chosen, color=colour, lw=5, alpha=0.18, zorder=0)
-    reached = [t for t in trials if t.examples_to_target]
+    reached = {t: float(t.examples_to_target) for t in trials if t.examples_to_target}
     missed = [t for t in trials if not t.examples_to_target]
-    for t in reached:
-        axes.plot(
-            [t.learning_rate], [t.examples_to_target or 0], "o", ms=5, color=colour, mec=PAPER
-        )
     for t in missed:
         diverged = t.outcome not in ("finished", "stopped")
         axes.plot(t.learning_rate, top / 1.14, "x" if diverged else "^", ms=5, mew=1.2,
                   mfc=PAPER, mec=LIMIT if diverged else MUTED, clip_on=False)  # fmt: skip
     _name_missed(axes, missed, top / 1.14)
     if reached:
-        best = min(reached, key=lambda t: t.examples_to_target or math.inf)
-        at = best.learning_rate, float(best.examples_to_target or math.nan)
-        axes.plot(*at, "o", ms=9.5, mfc="none", mec=INK, mew=1.2)
-        axes.annotate(learning_rate(best.learning_rate), at, (0, -8), fontsize=8, ha="center",
-                      textcoords="offset points", va="top")  # fmt: skip
+        best = min(reached, key=reached.__getitem__)
+        _mark(axes, reached, best, below=True)
     else:
         axes.text(0.5, 0.5, "never reached", transform=axes.transAxes, ha="center", color=MUTED)
+
+
+def _accuracy_valley(
+    axes: Axes, trials: Sequence[TrialResult], every: Sequence[TrialResult]
+) -> None:
+    """The last validation accuracy, where no trial of any batch size reached the target."""
+    known = [t.val_accuracy for t in every if t.val_accuracy is not None]
+    accuracy_axis(axes, "y", min(known), max(known))
+    ends = {t: axis_of(t.val_accuracy) for t in trials if t.val_accuracy is not None}
+    if ends:
+        _mark(axes, ends, max(ends, key=ends.__getitem__), below=False)
+
+
+def _mark(
+    axes: Axes, places: Mapping[TrialResult, float], best: TrialResult, *, below: bool
+) -> None:
+    """A point for each trial, a ring round the best with its learning rate."""
+    colour = batch_colour(best.batch_size)
+    for t, y in places.items():
+        axes.plot(t.learning_rate, y, "o", ms=5, color=colour, mec=PAPER)
+    at = best.learning_rate, places[best]
+    axes.plot(*at, "o", ms=9.5, mfc="none", mec=INK, mew=1.2)
+    axes.annotate(learning_rate(best.learning_rate), at, (0, -8 if below else 8), fontsize=8,
+                  ha="center", textcoords="offset points",
+                  va="top" if below else "bottom")  # fmt: skip
 
 
 def _name_missed(axes: Axes, missed: Sequence[TrialResult], height: float) -> None:
@@ -104,20 +128,28 @@ def _name_missed(axes: Axes, missed: Sequence[TrialResult], height: float) -> No
                       textcoords="offset points", ha="center", color=MUTED, fontsize=7)  # fmt: skip
 
 
-def _valley_caption(
-    trials: Sequence[TrialResult], chosen: Mapping[int, float | None], target: float | None
-) -> str:
+def _valley_caption(trials: Sequence[TrialResult], target: float | None) -> str:
     missed = sum(not t.examples_to_target for t in trials)
-    known = [(size, rate) for size, rate in sorted(chosen.items()) if rate is not None]
+    if missed == len(trials):
+        return (
+            f"Last validation accuracy against learning rate: none of {missed} search trials "
+            f"reached {target_name(target)}. Rings: the best of each batch size."
+        )
     text = (
         f"Examples to {target_name(target)} against learning rate, {len(trials)} search trials. "
-        f"Rings: the best of each batch size; triangles at the top: {missed} trials that did not "
-        "reach it, with their validation accuracy; crosses: diverged."
+        "Rings: the best of each batch size."
     )
-    if known:
-        rates = ", ".join(f"{learning_rate(rate)} at {size}" for size, rate in known)
-        text += f" Shaded: the rate confirmed ({rates})."
+    if missed:
+        text += (
+            f" At the top: {missed} trials that did not reach it, with their last validation "
+            "accuracy (crosses: diverged or failed)."
+        )
     return text
+
+
+def _rates_caption(chosen: Mapping[int, float | None]) -> str:
+    known = [f"{learning_rate(r)} at {size}" for size, r in sorted(chosen.items()) if r is not None]
+    return f" Shaded: the rate confirmed ({', '.join(known)})." if known else ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +167,7 @@ def learning_curves(
     trials: Sequence[TrialResult], measurements: Sequence[Measurement], target: float | None
 ) -> Drawing | None:
     """Validation accuracy over examples, and over train seconds, median and range of the seeds."""
-    judged = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
+    judged = runs_to_judge(trials)
     by_examples = curves(judged, measurements, "examples_seen")
     by_seconds = curves(judged, measurements, "train_seconds")
     if not by_examples or not by_seconds:
