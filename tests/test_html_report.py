@@ -37,7 +37,7 @@ from tune_jobs.analysis.drawing import (
     spread,
     variable,
 )
-from tune_jobs.analysis.html import measure_figures, principal, write_report
+from tune_jobs.analysis.html import file_names, measure_figures, principal, write_report
 from tune_jobs.records import (
     BatchSizeProfile,
     BatchSizeVerdict,
@@ -554,6 +554,30 @@ def test_several_workloads_stand_in_one_page_each_with_its_own_figures(tmp_path:
     assert "mnist-time-to-target" in found.figures
     assert "cifar-10-resnet-time-to-target" in found.figures
     assert "All answers" in found.text and len(found.all("article")) == 2
+
+
+def test_workloads_whose_names_read_alike_keep_files_of_their_own() -> None:
+    names = file_names(["a b", "a-b", "A B!", "c"])
+    assert names == {"a b": "a-b", "a-b": "a-b--2", "A B!": "a-b--3", "c": "c"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_is_missing_the_rest_is_drawn(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    sizes = sorted(draw.sample(range(1, 3000), draw.randint(1, 5)))
+    sweep = simulated(sizes=sizes, seeds=draw.randint(1, 3), spread=0.5)
+    columns = ("time_to_target_seconds", "examples_to_target", "updates_to_target",
+               "peak_memory_mib", "learning_rate", "examples_per_second")  # fmt: skip
+    lost = {name: None for name in columns if draw.random() < 0.3}
+    kept = [r for r in sweep.runs if draw.random() < 0.9] or sweep.runs[:1]
+    runs = [replace(r, **lost) for r in kept if r.target == 0.95]  # type: ignore[arg-type]
+    runs = runs or [r for r in sweep.runs if r.target == 0.95]
+    profiles = [p for p in sweep.profiles if draw.random() < 0.6]
+    trials = [t for t in sweep.trials if draw.random() < 0.6]
+    partial = replace(sweep, runs=runs, profiles=profiles, trials=trials)
+    open_ended = CriticalBatchSize(50.0, 0.0, math.inf, 10.0, 0.5, 0.4, None, 2, 4)
+    found = report(tmp_path, partial, verdict_of(partial, critical_batch_size=open_ended))
+    assert len(found.figures) == len(set(found.figures))
 
 
 def test_a_workload_stands_at_the_highest_target_that_was_reached() -> None:

@@ -601,9 +601,10 @@ def port() -> Iterator[int]:
 
 @pytest.mark.slow
 def test_a_server_that_dies_never_blocks_the_sweep_and_is_completed_when_it_is_back(
-    port: int, tmp_path: Path
+    port: int, tmp_path: Path, empty_store: Path
 ) -> None:
     uri = f"http://127.0.0.1:{port}"
+    shutil.copy(empty_store, tmp_path / "server.db")
     server = serve(tmp_path, port)
     try:
         wait_for(lambda: answers(uri), seconds=120)

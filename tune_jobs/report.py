@@ -1,64 +1,202 @@
-"""Entry: rebuild the verdict of a finished (or interrupted) sweep from its records alone.
+"""Entry: which batch size, and why, from runs that are over. Measures nothing.
 
-    python tune_jobs/report.py runs/<name> [--json]
+    python tune_jobs/report.py runs/<name>                  a sweep, finished or interrupted
+    python tune_jobs/report.py --table runs.csv             anyone's runs, CSV or Parquet
+    python tune_jobs/report.py --from-mlflow EXPERIMENT     the runs of an MLflow experiment
 
-Needs neither Ray nor torch nor MLflow.
+Needs neither Ray nor torch, and MLflow for an experiment alone. The exit status is 0 whatever the
+verdict, also when it is undecided; 2 for what was asked wrongly; 1 for records that cannot be read.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 
-from tune_jobs.analysis.choosing import judge
-from tune_jobs.analysis.table import print_verdict, wide_console
-from tune_jobs.config import resolve
-from tune_jobs.errors import SweepError, UserError
-from tune_jobs.records import SearchSummary
+from tune_jobs.analysis import table_of_runs
+from tune_jobs.analysis.answer import (
+    Answer,
+    answer_of_runs,
+    answer_of_sweep,
+    as_json,
+    write_page,
+)
+from tune_jobs.analysis.table import wide_console
+from tune_jobs.analysis.table_of_runs import (
+    COLUMNS,
+    NamedRow,
+    TableOfRuns,
+    require_columns,
+    runs_of_rows,
+    runs_of_table,
+)
+from tune_jobs.analysis.terminal import print_verdicts
+from tune_jobs.config import SweepConfig, resolve, validate
+from tune_jobs.errors import SweepError, TrackingUnreachable, UserError, unknown_name
 from tune_jobs.store import SweepStore
 
 
 @dataclass(frozen=True)
 class Options:
-    """Rebuild verdict and table from a sweep's folder."""
+    """What to judge, and how."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """the sweep's folder, such as runs/first"""
+    folder: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
+    """a sweep's folder, such as runs/first"""
+    table: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """a table of runs, CSV or Parquet"""
+    from_mlflow: Annotated[str | None, tyro.conf.arg(metavar="EXPERIMENT")] = None
+    """an MLflow experiment whose runs have ended"""
+    tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None
+    """MLflow server or store; default MLFLOW_TRACKING_URI or mlflow.db here"""
+    map: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="OURS=THEIRS")
+    ] = ()
+    """a column's name elsewhere: batch_size=bs in a table, batch_size=params.bs in MLflow"""
+    goal: Annotated[str | None, tyro.conf.arg(metavar="GOAL")] = None
+    """time, examples, energy, cost, accuracy, memory; default the sweep's own, or time"""
+    target: Annotated[float | None, tyro.conf.arg(metavar="VALUE")] = None
+    """judge at this target alone; default the sweep's own, or each of the table's"""
+    tolerance: Annotated[float | None, tyro.conf.arg(metavar="PART")] = None
+    """batch sizes this close to the best count as equal; default 0.05"""
+    confidence: Annotated[float | None, tyro.conf.arg(metavar="PART")] = None
+    """of every interval and comparison; default 0.95"""
+    price_per_device_hour: Annotated[float | None, tyro.conf.arg(metavar="PRICE")] = None
+    """for --goal cost, in any currency"""
     json: bool = False
-    """print the verdict as JSON"""
+    """print the verdicts as a JSON list, one for each workload and target"""
+    html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """write the report as one self-contained file"""
 
 
-def verdict_of(store: SweepStore) -> SearchSummary:
-    """Judge what the folder holds; raises UserError when it is not a sweep's folder."""
-    if not store.exists():
-        raise UserError(f"{store.folder} holds no {store.config.name}: give a sweep's folder")
-    config = resolve(store.config, {})
-    trials = store.read_trials()
-    return judge(config.name, config.goal, config.target, trials, config.batch_sizes)
+SOURCES = "give one of: a sweep's folder, --table FILE, --from-mlflow EXPERIMENT"
 
 
 def main() -> int:
-    options = tyro.cli(Options, prog="report.py", config=(tyro.conf.FlagCreatePairsOff,))
+    options = tyro.cli(
+        Options,
+        prog="report.py",
+        description=f"{__doc__}\nThe table\n\n{table_of_runs.__doc__}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     try:
-        verdict = verdict_of(SweepStore(options.folder))
-    except UserError as error:
+        run(options)
+    except (UserError, TrackingUnreachable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except SweepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if options.json:
-        print(json.dumps(asdict(verdict), indent=2))
-    else:
-        print_verdict(verdict, wide_console())
     return 0
+
+
+def run(options: Options) -> None:
+    """Judge, print, and write what is asked for."""
+    given = [options.folder, options.table, options.from_mlflow]
+    if sum(source is not None for source in given) != 1:
+        raise UserError(f"{'two sources' if any(given) else 'nothing'} to judge: {SOURCES}")
+    if options.folder is not None:
+        of_sweep(options.folder, options)
+        return
+    config = judged_by(SweepConfig(), options)
+    table = table_of(options)
+    answer = answer_of_runs(config, table.runs, options.goal, options.target, table.notes)
+    show(answer, options)
+    if options.html is not None:
+        write_html(
+            answer, options.html, config, {"source": str(options.table or options.from_mlflow)}
+        )
+
+
+def of_sweep(folder: str, options: Options) -> None:
+    """The sweep's verdict again; left in its folder, unless it was asked for in another way."""
+    store = SweepStore.at(folder)
+    if not store.exists():
+        raise UserError(f"{folder} holds no {store.config.name}; give a sweep's folder")
+    if options.map:
+        raise UserError("--map: a sweep's own names are known; leave it out")
+    own = resolve(store.config, {})
+    config = judged_by(own, options)
+    answer = answer_of_sweep(config, store, options.target)
+    show(answer, options)
+    facts = {"sweep": config.name, **(json.loads(store.read_text(store.environment) or "{}"))}
+    if options.html is not None:
+        write_html(answer, options.html, config, facts)
+    elif config == own and options.target is None:
+        store.write_text(store.verdict, as_json(answer.verdicts))
+        write_page(answer, store.folder, config, config.name, facts)
+        store.publish()
+
+
+def judged_by(config: SweepConfig, options: Options) -> SweepConfig:
+    """The configuration with the options that say how to judge. Raises UserError."""
+    names = ("goal", "tolerance", "confidence", "price_per_device_hour")
+    given = {n: v for n in names if (v := getattr(options, n)) is not None}
+    changed = replace(config, **given)
+    validate(changed)
+    return changed
+
+
+def table_of(options: Options) -> TableOfRuns:
+    """The runs of a file or of an MLflow experiment."""
+    mapping = mapping_of(options.map)
+    if options.table is not None:
+        return runs_of_table(options.table, mapping)
+    from tune_jobs.tracking.mlflow_copy import default_uri
+    from tune_jobs.tracking.mlflow_experiment import read_experiment
+
+    assert options.from_mlflow is not None
+    experiment = options.from_mlflow
+    uri = options.tracking_uri or default_uri()
+    read = read_experiment(experiment, uri, COLUMNS, mapping)
+    require_columns(read.found, read.names, f"experiment {experiment!r}")
+    rows = [NamedRow(place, cells) for place, cells in read.rows]
+    return runs_of_rows(rows, experiment, read.notes)
+
+
+def mapping_of(pairs: Sequence[str]) -> dict[str, str]:
+    """`batch_size=bs` and so on, by our names. Raises UserError."""
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not (ours and equals and theirs):
+            raise UserError(f"--map {pair!r}: must be OURS=THEIRS, such as batch_size=bs")
+        if ours not in COLUMNS:
+            raise unknown_name("--map: the column", ours, COLUMNS)
+        if ours in mapping:
+            raise UserError(f"--map {ours}: mapped twice; name each column once")
+        mapping[ours] = theirs
+    return mapping
+
+
+def show(answer: Answer, options: Options) -> None:
+    """Notes on standard error, the verdicts on standard output."""
+    for note in answer.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if options.json:
+        print(as_json(answer.verdicts), end="")
+    else:
+        print_verdicts(answer.verdicts, wide_console())
+
+
+def write_html(
+    answer: Answer, file: Path, config: SweepConfig, facts: Mapping[str, object]
+) -> None:
+    """The page alone, as one file. Raises UserError when it cannot be written."""
+    with TemporaryDirectory() as folder:
+        page = write_page(answer, Path(folder), config, "Which batch size?", facts)
+        try:
+            file.write_bytes(page.read_bytes())
+        except OSError as error:
+            raise UserError(f"--html {file}: {error.strerror}; name a writable file") from error
 
 
 if __name__ == "__main__":

@@ -194,17 +194,12 @@ def step_caption(known: DeviceLimits) -> str:
     fit = known.step_seconds
     if fit is None:
         return "Too few batch sizes ran whole for a line."
+    fixed = seconds(fit.intercept, fit.intercept_low, fit.intercept_high)
+    each = seconds(fit.slope, fit.slope_low, fit.slope_high)
     return (
-        f"An update costs {seconds(fit.intercept)} and {seconds(fit.slope)} for each example "
-        f"(dashed; {_interval(fit)}off by {fit.largest_residual:.0%} at most). {_speed(known)}"
+        f"An update costs {fixed} and {each} for each example (dashed; 95 % intervals; measured "
+        f"updates lie within {fit.largest_residual:.0%} of the line). {_speed(known)}"
     )
-
-
-def _interval(fit: LineFit) -> str:
-    if fit.slope_low is None or fit.slope_high is None:
-        return ""
-    slope = 1e6 * fit.slope, 1e6 * fit.slope_low, 1e6 * fit.slope_high
-    return f"{quantity(*slope, unit='µs')} an example, 95 %; "
 
 
 def _speed(known: DeviceLimits) -> str:

@@ -429,18 +429,23 @@ def _batch_sizes_beside(
             beside.append((f"noise scale{kind}", ACCENT, n.value, n.low or n.value,
                            n.high or math.inf))  # fmt: skip
     if critical is not None:
-        axes.axvline(math.log2(critical.value), color=INK, lw=0.8, zorder=1)
-        axes.axvspan(math.log2(critical.low), math.log2(min(critical.high, 2.0**40)), color=INK,
-                     alpha=0.06, lw=0, zorder=0)  # fmt: skip
+        axes.axvline(_log2(critical.value), color=INK, lw=0.8, zorder=1)
+        axes.axvspan(_log2(critical.low), _log2(critical.high), color=INK, alpha=0.06, lw=0,
+                     zorder=0)  # fmt: skip
     for k, (name, colour, value, low, high) in enumerate(beside):
         _along_the_foot(axes, 0.05 + 0.07 * k, name, colour, (low, value, high))
+
+
+def _log2(size: float) -> float:
+    """log2 of a batch size that may be none or without end, kept where it can be drawn."""
+    return math.log2(min(max(size, 2.0**-20), 2.0**60))
 
 
 def _along_the_foot(
     axes: Axes, height: float, name: str, colour: str, interval: tuple[float, float, float]
 ) -> None:
     first, last = axes.get_xlim()
-    low, value, high = (math.log2(max(v, 1e-9)) if v < math.inf else last for v in interval)
+    low, value, high = map(_log2, interval)
     across = axes.get_xaxis_transform()
     axes.plot([max(low, first), min(high, last)], [height] * 2, color=colour, lw=2.2, alpha=0.5,
               transform=across, zorder=2)  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from tune_jobs.analysis.drawing import (
 )
 from tune_jobs.analysis.figures import Evidence, drawings
 from tune_jobs.analysis.markup import Markup, element, joined
+from tune_jobs.analysis.training_figures import noise_along_run
 from tune_jobs.measure.cost_model import DeviceLimits, limits
 from tune_jobs.records import (
     BatchSizeProfile,
@@ -75,18 +76,17 @@ def write_report(
     """
     known = device_limits(profiles, margin, train_examples)
     shown = by_workload(verdicts)
+    names = file_names(shown)
     pictures: dict[str, list[Picture]] = {}
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     for workload, verdict in shown.items():
-        own = tuple(r for r in runs if r.workload == workload)
-        evidence = Evidence(verdict, own, tuple(profiles), known, tuple(trials),
-                            tuple(measurements), tuple(noise))  # fmt: skip
-        if len(shown) > 1:
-            evidence = Evidence(verdict, own)
-        prefix = f"{slug(workload)}-" if len(shown) > 1 else ""
+        evidence = Evidence(verdict, tuple(r for r in runs if r.workload == workload))
+        if len(shown) == 1:
+            evidence = replace(evidence, profiles=tuple(profiles), limits=known, noise=tuple(noise),
+                               trials=tuple(trials), measurements=tuple(measurements))  # fmt: skip
+        prefix = f"{names[workload]}-" if len(shown) > 1 else ""
         pictures[workload] = _written(drawings(evidence), folder, prefix)
     if not shown:
-        pictures[""] = measure_figures(folder, profiles, margin, train_examples)
+        pictures[""] = _written(_cost_drawings(profiles, known, noise), folder)
     body = _body(folder, verdicts, shown, pictures, profiles, known, facts or {}, title)
     page = _page(title, body, _colours(pictures, profiles, verdicts))
     return _replaced(folder, page, {p.name for found in pictures.values() for p in found})
@@ -103,16 +103,21 @@ def measure_figures(
     `step-seconds.png`, `.svg` and `memory.png`, `.svg`; with several device types their names
     end in the device's. Args as `measure.cost_model.limits` takes them.
     """
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     known = device_limits(profiles, margin, train_examples)
-    found: list[Picture] = []
+    return _written(_cost_drawings(profiles, known), folder)
+
+
+def _cost_drawings(
+    profiles: Sequence[BatchSizeProfile],
+    known: Sequence[DeviceLimits],
+    noise: Sequence[NoiseScale] = (),
+) -> Iterator[Drawing]:
     for one in known:
         suffix = f"-{slug(one.device)}" if len(known) > 1 else ""
-        own = [p for p in profiles if p.device == one.device]
-        with style():
-            made = measure_drawings(own, one, suffix)
-        found += _written(made, folder)
-    return found
+        yield from measure_drawings([p for p in profiles if p.device == one.device], one, suffix)
+    along = noise_along_run(noise, None)
+    if along is not None:
+        yield along
 
 
 def device_limits(
@@ -143,7 +148,19 @@ def principal(verdicts: Sequence[Verdict]) -> Verdict:
     return max(reached, key=lambda v: v.target or 0.0)
 
 
+def file_names(workloads: Iterable[str]) -> dict[str, str]:
+    """A name for the files and links of each workload, no two alike."""
+    found: dict[str, str] = {}
+    for workload in workloads:
+        name = slug(workload)
+        taken = [n for n in found.values() if n == name or n.startswith(f"{name}--")]
+        found[workload] = f"{name}--{len(taken) + 1}" if taken else name
+    return found
+
+
 def _written(made: Iterable[Drawing], folder: Path, prefix: str = "") -> list[Picture]:
+    """Draw and write, one after the other, in the one style."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     with style():
         return [write(replace(d, name=prefix + d.name), folder / "figures") for d in made]
 
@@ -161,9 +178,10 @@ def _body(
     parts: list[Markup] = [element("header", element("h1", title))]
     if not shown:
         parts.append(_costs(known, profiles, pictures.get("", ())))
-    parts.append(sections.answers_table(verdicts))
+    names = file_names(shown)
+    parts.append(sections.answers_table(verdicts, names))
     for workload, verdict in shown.items():
-        parts.append(_workload(verdict, pictures[workload]))
+        parts.append(_workload(verdict, names[workload], pictures[workload]))
     clocks = [sections.clock_table(v) for v in shown.values()]
     costs = [sections.profile_table(profiles)] if shown else []
     parts.append(sections.facts_section(facts, *clocks, *costs))
@@ -179,7 +197,7 @@ def letters(pictures: Sequence[Picture]) -> Markup:
     return element("svg", defined, class_="letters", width=0, height=0, aria_hidden="true")
 
 
-def _workload(verdict: Verdict, pictures: Sequence[Picture]) -> Markup:
+def _workload(verdict: Verdict, name: str, pictures: Sequence[Picture]) -> Markup:
     """One workload in the order in which it is read: the answer first, then its grounds."""
     return element(
         "article",
@@ -193,7 +211,7 @@ def _workload(verdict: Verdict, pictures: Sequence[Picture]) -> Markup:
         sections.learning_rate_section(verdict),
         sections.generalization_section(verdict),
         class_="workload",
-        id=slug(verdict.workload),
+        id=name,
     )
 
 

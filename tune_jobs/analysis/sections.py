@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tune_jobs.analysis.drawing import Picture, batch_colour, slug, variable
+from tune_jobs.analysis.drawing import Picture, batch_colour, variable
 from tune_jobs.analysis.formatting import DASH, count, learning_rate, quantity, seconds, target_name
 from tune_jobs.analysis.markup import Markup, element, joined
 from tune_jobs.analysis.terminal import QUANTITIES
@@ -220,12 +220,12 @@ def _passes(row: BatchSizeVerdict) -> str:
     return str(row.micro_batch_size) if split else DASH
 
 
-def answers_table(verdicts: Sequence[Verdict]) -> Markup:
-    """Every verdict in one line, where there are several."""
+def answers_table(verdicts: Sequence[Verdict], links: Mapping[str, str]) -> Markup:
+    """Every verdict in one line, where there are several; `links` by workload."""
     if len(verdicts) < 2:
         return NOTHING
     columns: list[Column] = [
-        ("workload", lambda v: element("a", v.workload, href=f"#{slug(v.workload)}"), True),
+        ("workload", lambda v: element("a", v.workload, href=f"#{links[v.workload]}"), True),
         ("target", lambda v: target_name(v.target) if v.target is not None else DASH, False),
         ("batch size", lambda v: v.recommended_batch_size or DASH, False),
         ("status", lambda v: v.status, False),
@@ -397,7 +397,7 @@ def profile_table(profiles: Sequence[BatchSizeProfile]) -> Markup:
     ]  # fmt: skip
     ordered = sorted(profiles, key=lambda p: (p.device, p.batch_size, p.micro_batch_size))
     caption = "What an update costs, alone on the device; marked: what trials use"
-    return table(caption, columns, ordered, lambda p: p.chosen)
+    return table(caption, columns, ordered, lambda p: p.chosen and p.outcome == "finished")
 
 
 # --- figures, facts, records -----------------------------------------------------------------

@@ -291,7 +291,7 @@ def noise_along_run(
         return None
     figure, axes = panel("noise scale, examples", "examples seen", right=1.05)
     scales = [n.noise_scale or math.nan for n in useful]
-    beside = list(critical) if critical else []
+    beside = [critical[1]] if critical else []
     log_axis(axes, "x", min(n.examples_seen for n in useful), max(n.examples_seen for n in useful))
     log_axis(axes, "y", min(scales + beside) / 1.5, max(scales + beside) * 1.5)
     ends: list[tuple[float, float, str, str]] = []
@@ -301,7 +301,9 @@ def noise_along_run(
             _noise_line(axes, own, colour)
             ends.append((own[-1].examples_seen, own[-1].noise_scale or math.nan, kind, colour))
     if critical is not None:
-        axes.axhspan(critical[0], critical[2], color=INK, alpha=0.06, lw=0, zorder=0)
+        least, most = axes.get_ylim()
+        axes.axhspan(max(critical[0], least), min(critical[2], most), color=INK, alpha=0.06, lw=0,
+                     zorder=0)  # fmt: skip
         axes.axhline(critical[1], color=INK, lw=0.9, zorder=1)
         ends.append((1.0, critical[1], "critical batch", INK))
     label_ends(axes, ends, at_edge=True)
