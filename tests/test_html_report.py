@@ -575,7 +575,7 @@ def test_whatever_is_missing_the_rest_is_drawn(tmp_path: Path, seed: int) -> Non
     profiles = [p for p in sweep.profiles if draw.random() < 0.6]
     trials = [t for t in sweep.trials if draw.random() < 0.6]
     partial = replace(sweep, runs=runs, profiles=profiles, trials=trials)
-    open_ended = CriticalBatchSize(50.0, 0.0, math.inf, 10.0, 0.5, 0.4, None, 2, 4)
+    open_ended = CriticalBatchSize(50.0, 0.0, None, 10.0, 0.5, 0.4, None, 2, 4)
     found = report(tmp_path, partial, verdict_of(partial, critical_batch_size=open_ended))
     assert len(found.figures) == len(set(found.figures))
 

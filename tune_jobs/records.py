@@ -189,6 +189,16 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
+class ConfirmRun:
+    """A run that the confirm stage has to make."""
+
+    batch_size: int
+    base_learning_rate: float
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class TargetRun:
     """One run judged at one target: what a verdict is made of, from a sweep or anyone's table.
 
@@ -334,7 +344,8 @@ class CriticalBatchSize:
     """Fit of updates to target = s_min (1 + value / B) (McCandlish et al. 2018, equation 2.11).
 
     Attributes:
-        value, low, high: the critical batch size in examples, and its profile-likelihood interval.
+        value, low, high: the critical batch size in examples, and its profile-likelihood interval;
+            `low` is 0 and `high` None where the runs leave that end open.
         s_min_updates: updates that no batch size can go below.
         r_squared: of the batch sizes' log updates; 1 is a perfect fit.
         residual: root mean square of the batch sizes' log residuals: 0.05 is about 5 %.
@@ -344,7 +355,7 @@ class CriticalBatchSize:
 
     value: float
     low: float
-    high: float
+    high: float | None
     s_min_updates: float
     r_squared: float
     residual: float
@@ -355,11 +366,14 @@ class CriticalBatchSize:
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """The best batch size by sqrt(a B_crit / b), from step seconds a + b B; checks the winner."""
+    """The best batch size by sqrt(a B_crit / b), from step seconds a + b B; checks the winner.
+
+    `low` is 0 and `high` None where an end is open.
+    """
 
     batch_size: float
     low: float
-    high: float
+    high: float | None
     fixed_seconds: float
     seconds_per_example: float
     agrees: bool | None
@@ -370,8 +384,8 @@ class ClosedForm:
 class NoiseScaleSummary:
     """The noise scale of one kind along a run: tr(Sigma) and |G|^2 averaged apart, then divided.
 
-    `low` and `high` are the outermost ends of the points' intervals; `first` and `last` the scale
-    at the run's first and last useful point.
+    `low` and `high` are the interval of that average; `first` and `last` the scale at the run's
+    first and last useful point. Without a useful average the three are None and `reason` says why.
     """
 
     kind: str

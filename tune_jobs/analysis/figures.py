@@ -108,7 +108,7 @@ def drawings(evidence: Evidence) -> Iterator[Drawing]:
     verdict = evidence.verdict
     chosen = {row.batch_size: row.learning_rate for row in verdict.per_batch_size}
     fit = verdict.critical_batch_size
-    critical = (fit.low, fit.value, fit.high) if fit else None
+    critical = (fit.low, fit.value, fit.high or math.inf) if fit else None
     makers: tuple[Callable[[], Drawing | None], ...] = (
         lambda: to_target(evidence, principal_quantity(verdict)),
         lambda: updates_and_examples(evidence),
@@ -421,7 +421,9 @@ def _batch_sizes_beside(
 ) -> None:
     """Along the foot: the critical batch size and the noise scales, each with its interval."""
     beside = (
-        [("critical batch", INK, critical.value, critical.low, critical.high)] if critical else []
+        [("critical batch", INK, critical.value, critical.low, critical.high or math.inf)]
+        if critical
+        else []
     )
     for n in noise:
         if n.value is not None and n.value > 0:
@@ -430,8 +432,8 @@ def _batch_sizes_beside(
                            n.high or math.inf))  # fmt: skip
     if critical is not None:
         axes.axvline(_log2(critical.value), color=INK, lw=0.8, zorder=1)
-        axes.axvspan(_log2(critical.low), _log2(critical.high), color=INK, alpha=0.06, lw=0,
-                     zorder=0)  # fmt: skip
+        axes.axvspan(_log2(critical.low), _log2(critical.high or math.inf), color=INK, alpha=0.06,
+                     lw=0, zorder=0)  # fmt: skip
     for k, (name, colour, value, low, high) in enumerate(beside):
         _along_the_foot(axes, 0.05 + 0.07 * k, name, colour, (low, value, high))
 
