@@ -301,7 +301,7 @@ class BatchSizeVerdict:
         within_tolerance: shown, at the verdict's confidence, to lie within the tolerance of the
             best. Only such a batch size is recommended.
         ratio_to_best: its typical quantity over that of the best other batch size, runs paired by
-            seed; below 1 for the best itself.
+            seed; below 1 for the best itself. Of error rates, for an accuracy.
         seeds: runs judged; `reached` of them reached the target.
         median, low, high: the median over runs, a run that never reached counting as slower than
             every observed one, and the interval of the typical (median) run.

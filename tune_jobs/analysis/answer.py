@@ -10,8 +10,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median_low, multimode
 
 from tune_jobs.analysis.formatting import target_name
+from tune_jobs.analysis.judging import judge_runs
+from tune_jobs.analysis.policy import Policy
 from tune_jobs.analysis.runs import runs_of_sweep
 from tune_jobs.analysis.table_of_runs import TO_TARGET, reached
 from tune_jobs.config import SweepConfig
@@ -143,6 +146,41 @@ def answer_of_runs(
             told.append(f"{workload}: no seconds in the table, judged on {chosen}")
         verdicts += _judged(config, chosen, of)
     return Answer(tuple(v for v in verdicts if _is_at(v, target)), tuple(runs), notes=tuple(told))
+
+
+def _judged(
+    config: SweepConfig,
+    goal: str,
+    runs: Sequence[TargetRun],
+    profiles: Sequence[BatchSizeProfile] = (),
+    noise: Sequence[NoiseScale] = (),
+    trials: Sequence[TrialResult] = (),
+) -> list[Verdict]:
+    policy = Policy(
+        goal,
+        config.tolerance,
+        config.confidence,
+        config.price_per_device_hour,
+        learning_rate_range(config, trials),
+    )
+    return judge_runs(runs, policy, profiles, noise, [t for t in trials if t.stage == "search"])
+
+
+def learning_rate_range(
+    config: SweepConfig, trials: Sequence[TrialResult]
+) -> tuple[float, float] | None:
+    """The base learning rates that were searched; None when that cannot be told.
+
+    The centre, where the configuration leaves it to the optimizer, is the rate that every batch
+    size tried; of several such rates the middle one.
+    """
+    centre = config.base_learning_rate
+    if centre is None:
+        rates = [t.base_learning_rate for t in trials if t.stage == "search"]
+        if not rates:
+            return None
+        centre = median_low(multimode(rates))
+    return centre / config.learning_rate_span, centre * config.learning_rate_span
 
 
 def _is_at(row: TargetRun | Verdict, target: float | None) -> bool:

@@ -18,7 +18,6 @@ class Policy:
         tolerance: batch sizes this close to the best count as equal, as a part of its quantity.
         confidence: of every interval and comparison.
         price_per_device_hour: in any currency; goal `cost` needs it.
-        step_seconds_fit: (a, b) of step seconds = a + b B, for the closed form; None if unknown.
         base_learning_rate_range: the range searched at batch 256, to tell a best rate on its edge.
     """
 
@@ -26,7 +25,6 @@ class Policy:
     tolerance: float = 0.05
     confidence: float = 0.95
     price_per_device_hour: float | None = None
-    step_seconds_fit: tuple[float, float] | None = None
     base_learning_rate_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class Quantity:
         name: the field of BatchSizeVerdict that shows it.
         of: its value of a run that reached the target; `limit` what a run that did not is over.
         by_target: whether only runs that reached the target have one.
+        of_device: whether it holds for one device type alone.
         larger_is_better: an accuracy; its error rate 1 - accuracy is what is compared.
     """
 
@@ -45,6 +46,7 @@ class Quantity:
     of: Value
     limit: Value
     by_target: bool = True
+    of_device: bool = False
     larger_is_better: bool = False
 
     def shown(self, log_value: float) -> float | None:
@@ -55,12 +57,21 @@ class Quantity:
 
 
 TIME = Quantity(
-    "time_to_target_seconds", lambda r: r.time_to_target_seconds, lambda r: r.train_seconds
+    "time_to_target_seconds",
+    lambda r: r.time_to_target_seconds,
+    lambda r: r.train_seconds,
+    of_device=True,
 )
 EXAMPLES = Quantity("examples_to_target", lambda r: r.examples_to_target, lambda r: r.examples_seen)
 UPDATES = Quantity("updates_to_target", lambda r: r.updates_to_target, lambda r: r.updates)
-ENERGY = Quantity("energy_joules", energy_to_target, lambda run: run.energy_joules)
-MEMORY = Quantity("peak_memory_mib", lambda r: r.peak_memory_mib, lambda r: None, by_target=False)
+ENERGY = Quantity("energy_joules", energy_to_target, lambda r: r.energy_joules, of_device=True)
+MEMORY = Quantity(
+    "peak_memory_mib",
+    lambda r: r.peak_memory_mib,
+    lambda r: None,
+    by_target=False,
+    of_device=True,
+)
 ACCURACY = Quantity(
     "val_accuracy",
     lambda run: run.val_accuracy,
@@ -85,7 +96,10 @@ def cost(price_per_device_hour: float) -> Quantity:
         return None if seconds is None else seconds / 3600 * price_per_device_hour
 
     return Quantity(
-        "cost_to_target", lambda run: priced(TIME.of(run)), lambda run: priced(TIME.limit(run))
+        "cost_to_target",
+        lambda run: priced(TIME.of(run)),
+        lambda run: priced(TIME.limit(run)),
+        of_device=True,
     )
 
 
@@ -133,7 +147,7 @@ def sample_of(runs: Sequence[TargetRun], quantity: Quantity, limits: Limits) -> 
     `limits` bounds from below, for a batch size, a run whose own end is not known.
     """
     sizes = tuple(sorted({run.batch_size for run in runs}))
-    floor = _error_floor(runs) if quantity.larger_is_better else 0.0
+    floor = _error_floor(runs, quantity) if quantity.larger_is_better else 0.0
     rows = []
     for place, run in enumerate(runs):
         cell, seed = sizes.index(run.batch_size), _seed_key(run, place)
@@ -172,9 +186,9 @@ def _log(quantity: Quantity, value: float, floor: float, run: TargetRun) -> floa
     return math.log(value)
 
 
-def _error_floor(runs: Sequence[TargetRun]) -> float:
+def _error_floor(runs: Sequence[TargetRun], quantity: Quantity) -> float:
     """Half of the smallest error rate seen: what an error rate of zero counts as."""
-    errors = [1 - run.val_accuracy for run in runs if run.val_accuracy is not None]
+    errors = [1 - value for run in runs if (value := quantity.of(run)) is not None]
     return min((e for e in errors if e > 0), default=1e-6) / 2
 
 
