@@ -47,7 +47,7 @@ def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalizati
 
     `runs` are those of one workload, each once. None where no run has a test accuracy.
     """
-    found = {name: _observed(runs, of) for name, of in QUANTITIES.items()}
+    found = {name: observed(runs, of) for name, of in QUANTITIES.items()}
     if not len(found["test accuracy"].value) and not len(
         found["test accuracy at equal updates"].value
     ):
@@ -62,7 +62,8 @@ def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalizati
     chances = holm([difference_p(of) for of in found.values()])
     tested = [p for p in chances if p is not None]
     apart = min(tested) <= 1 - confidence if tested else None
-    return Generalization(rows, *chances, apart, _sentence(chances, rows, confidence))
+    sentence = _sentence(chances, rows, confidence)
+    return Generalization(rows, chances[0], chances[1], chances[2], apart, sentence)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Observed:
     value: Floats
 
 
-def _observed(runs: Sequence[TargetRun], of: Value) -> Observed:
+def observed(runs: Sequence[TargetRun], of: Value) -> Observed:
     known = [(run, value) for run in runs if (value := of(run)) is not None]
     names = [
         run.seed if run.seed is not None else f"unknown {n}" for n, (run, _) in enumerate(known)
@@ -134,7 +135,7 @@ def difference_p(of: Observed) -> float | None:
 def _shared_seeds(of: Observed) -> Floats:
     """Indicators (N, seeds) of the seeds that several runs share."""
     repeated = np.flatnonzero(np.bincount(of.seed) > 1)
-    return (of.seed[:, None] == repeated).astype(np.float64)
+    return np.equal(of.seed[:, None], repeated).astype(np.float64)
 
 
 def _left_over(design: Floats, value: Floats) -> tuple[float, int]:
