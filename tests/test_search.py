@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from ray.tune.search import Searcher
 
 from tests import rows
-from tune_jobs.analysis.choosing import best_trial, judge
+from tune_jobs.analysis.choosing import best_trial
+from tune_jobs.analysis.confirm_plan import missing_runs, unbracketed
+from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.store import SweepStore
@@ -61,7 +64,23 @@ def test_shares_go_round_the_batch_sizes_and_end_when_each_has_a_finisher() -> N
     assert [g["batch_size"] for g in given] == [16, 64, 16, 64, 16, 64]
     assert searcher.suggest("waits") is None
     for k in range(6):
-        end(searcher, str(k), "finished", 0.9)
+        end(searcher, str(k), "finished", 0.95 if k < 2 else 0.9)
+    assert searcher.suggest("over") == Searcher.FINISHED
+
+
+def test_a_best_rate_at_the_end_of_those_tried_is_searched_beyond_and_no_further() -> None:
+    searcher = make_shares()
+    given = {str(k): searcher.suggest(str(k)) for k in range(6)}
+    lowest = min((g["base_learning_rate"], k) for k, g in given.items() if g["batch_size"] == 16)[1]
+    for k in range(6):
+        end(searcher, str(k), "finished", 0.95 if str(k) == lowest or k == 1 else 0.9)
+    beyond = searcher.suggest("below")
+    assert beyond["batch_size"] == 16 and beyond["races"] is True
+    assert beyond["base_learning_rate"] < given[lowest]["base_learning_rate"]
+    assert searcher.suggest("waits") is None
+    end(searcher, "below", "finished", 0.96)
+    assert searcher.suggest("further")["base_learning_rate"] < beyond["base_learning_rate"]
+    end(searcher, "further", "finished", 0.97)
     assert searcher.suggest("over") == Searcher.FINISHED
 
 
@@ -69,12 +88,12 @@ def test_a_batch_size_without_a_finisher_runs_its_best_rate_outside_the_race() -
     searcher = make_shares()
     given = {str(k): searcher.suggest(str(k)) for k in range(6)}
     for k in (0, 2, 4):
-        end(searcher, str(k), "stopped", 0.5 + k / 100)
+        end(searcher, str(k), "stopped", 0.5 - k / 100)
     for k in (1, 3, 5):
-        end(searcher, str(k), "finished", 0.9)
+        end(searcher, str(k), "finished", 0.95 if k == 1 else 0.9)
     rescue = searcher.suggest("r")
     assert rescue["batch_size"] == 16 and rescue["races"] is False
-    assert rescue["base_learning_rate"] == given["4"]["base_learning_rate"]
+    assert rescue["base_learning_rate"] == given["0"]["base_learning_rate"]
     end(searcher, "r", "finished", 0.9)
     assert searcher.suggest("over") == Searcher.FINISHED
 
@@ -83,7 +102,12 @@ def test_a_batch_size_that_always_diverges_is_given_up_after_lower_rates() -> No
     searcher = make_shares()
     rates = [searcher.suggest(str(k))["base_learning_rate"] for k in range(6)]
     for k in range(6):
-        end(searcher, str(k), "diverged" if k % 2 == 0 else "finished", 0.0 if k % 2 == 0 else 0.9)
+        end(
+            searcher,
+            str(k),
+            "diverged" if k % 2 == 0 else "finished",
+            [0.0, 0.9][k % 2] + (k == 1) / 20,
+        )
     first = searcher.suggest("r1")
     assert first["base_learning_rate"] < min(rates)
     end(searcher, "r1", "diverged", 0.0)
@@ -182,29 +206,56 @@ def test_test_accuracy_never_chooses() -> None:
     assert best_trial([planted, honest]) is honest
 
 
-def test_the_fastest_batch_size_is_named_and_failures_leave_a_row() -> None:
-    trials = [
-        result(16),
-        result(64, time_to_target_seconds=3.0),
-        result(512, outcome="diverged", time_to_target_seconds=None, examples_to_target=None),
-    ]
-    verdict = judge("s", "time", 0.9, trials, (16, 64, 512))
-    assert verdict.fastest_batch_size == 64 and "64" in verdict.reason
-    assert [row.batch_size for row in verdict.rows] == [16, 64, 512]
-    assert verdict.rows[2].failed == 1 and verdict.rows[2].val_accuracy is None
+def test_for_accuracy_the_best_is_the_highest_at_the_whole_budget() -> None:
+    soon = result(16, trial_id="soon", examples_to_target=100, val_accuracy=0.95)
+    late = result(16, trial_id="late", examples_to_target=None, val_accuracy=0.97)
+    cut = result(16, trial_id="cut", outcome="stopped", examples_seen=50, val_accuracy=0.99)
+    assert best_trial([soon, late, cut], "accuracy") is late
+    assert best_trial([soon, late, cut]) is soon
 
 
-def test_no_batch_size_at_the_target_is_a_verdict_too() -> None:
-    none = result(16, examples_to_target=None, time_to_target_seconds=None)
-    verdict = judge("s", "time", 0.9, [none], (16,))
-    assert verdict.status == "unreached" and verdict.fastest_batch_size is None
+def test_a_run_that_ends_at_its_target_is_entered_at_the_rungs_it_never_came_to(
+    tmp_path: Path,
+) -> None:
+    scheduler = races(tmp_path)
+    scheduler.on_trial_add(None, trial("fast", 16))
+    scheduler.on_trial_result(None, trial("fast", 16), at(100, 1.8))
+    scheduler.on_trial_complete(None, trial("fast", 16), {METRIC: 1.8, "examples_to_target": 180})
+    scheduler.on_trial_add(None, trial("slow", 16))
+    assert scheduler.on_trial_result(None, trial("slow", 16), at(300, 0.7)) == "STOP"
 
 
-def test_the_store_gives_back_what_was_written(tmp_path: Path) -> None:
-    store = SweepStore(tmp_path)
-    trials = [result(16), result(64, reason="r", test_accuracy=None)]
-    store.write_trials(trials)
-    assert store.read_trials() == trials
-    store.write_measurements([measurement("a", 16, 100, 0.1 + 0.2, None)])
-    assert store.read_measurements()[0].val_accuracy == 0.1 + 0.2
-    assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+def searched(size: int, rate: float, to_target: int | None, **changes: Any) -> TrialResult:
+    return result(size, stage="search", learning_rate=rate, examples_to_target=to_target, **changes)
+
+
+def confirmed(size: int, rate: float, seed: int, **changes: Any) -> TrialResult:
+    return result(size, stage="confirm", learning_rate=rate, seed=seed, **changes)
+
+
+def test_every_batch_size_is_confirmed_at_its_best_rate_with_the_same_new_seeds() -> None:
+    config = replace(SweepConfig(), batch_sizes=(16, 64), seeds=2)
+    trials = [searched(16, 0.1, 900), searched(16, 0.2, 400), searched(64, 0.3, None)]
+    runs = missing_runs(config, trials)
+    assert [(r.seed, r.batch_size, r.learning_rate) for r in runs] == [
+        (1, 16, 0.2), (1, 64, 0.3), (2, 16, 0.2), (2, 64, 0.3)
+    ]  # fmt: skip
+    assert config.seed not in {r.seed for r in runs}
+
+
+def test_only_what_is_missing_is_run_and_what_the_machine_failed_is_run_again() -> None:
+    config = replace(SweepConfig(), batch_sizes=(16, 64), seeds=2)
+    trials = [searched(16, 0.2, 400), searched(64, 0.3, None),
+              confirmed(16, 0.2, 1), confirmed(64, 0.3, 1, outcome="failed"),
+              confirmed(16, 0.2, 2, outcome="diverged")]  # fmt: skip
+    assert [(r.batch_size, r.seed) for r in missing_runs(config, trials)] == [(64, 1), (64, 2)]
+    more = replace(config, seeds=3)
+    assert (16, 3) in [(r.batch_size, r.seed) for r in missing_runs(more, trials)]
+
+
+def test_a_best_rate_that_is_the_last_of_those_tried_is_told() -> None:
+    config = replace(SweepConfig(), batch_sizes=(16, 64))
+    inside = [searched(16, rate, seen) for rate, seen in ((0.1, 500), (0.2, 400), (0.3, None))]
+    edge = [searched(64, rate, seen) for rate, seen in ((0.1, 500), (0.2, 400))]
+    (line,) = unbracketed(config, [*inside, *edge])
+    assert "batch size 64" in line and "highest of 2" in line

@@ -18,7 +18,10 @@ from tune_jobs.records import Measurement, TrialResult
 class Progress:
     """Hears every record; shows counts, the best of each batch size, and the time left."""
 
-    def __init__(self, batch_sizes: Sequence[int], trials: int, console: Console) -> None:
+    def __init__(
+        self, stage: str, batch_sizes: Sequence[int], trials: int, console: Console
+    ) -> None:
+        self.stage = stage
         self.console = console
         self.trials = trials
         self.batch_sizes = sorted(batch_sizes)
@@ -53,6 +56,7 @@ class Progress:
         else:
             self.running.pop(record.trial_id, None)
             self.ended[record.trial_id] = record
+            self.trials = max(self.trials, len(self.ended))
             if not self.console.is_terminal:
                 self.console.print(self._line(record), highlight=False, soft_wrap=True)
         if self.console.is_terminal:
@@ -61,7 +65,8 @@ class Progress:
     def _line(self, r: TrialResult) -> str:
         reached = number(r.examples_to_target, "d")
         return (
-            f"[{time.monotonic() - self.began:5.0f} s] {len(self.ended):3}/{self.trials} "
+            f"[{time.monotonic() - self.began:5.0f} s] {self.stage} "
+            f"{len(self.ended):3}/{self.trials} "
             f"{r.name:<24} {r.outcome:<9} {r.examples_seen:>7} examples  "
             f"val {number(r.val_accuracy, '.4f')}  to target {reached:>6}  {self._left()}"
         ).replace("[", r"\[")
@@ -78,7 +83,7 @@ class Progress:
         done, stopped = outcomes.count("finished"), outcomes.count("stopped")
         other = len(outcomes) - done - stopped
         title = (
-            f"{len(self.running)} running, {stopped} stopped, {done} done"
+            f"{self.stage}: {len(self.running)} running, {stopped} stopped, {done} done"
             + (f", {other} diverged or failed" if other else "")
             + f" of {self.trials}   {self._left()}"
         )

@@ -242,37 +242,6 @@ class TargetRun:
     device: str | None
 
 
-@dataclass(frozen=True)
-class BatchSizeRow:
-    """One line of the search's table: what the search knows of one batch size."""
-
-    batch_size: int
-    base_learning_rate: float | None
-    learning_rate: float | None
-    examples_to_target: int | None
-    time_to_target_seconds: float | None
-    examples_per_second: float | None
-    peak_memory_mib: float | None
-    val_accuracy: float | None
-    test_accuracy: float | None
-    trials: int
-    stopped: int
-    failed: int
-
-
-@dataclass(frozen=True)
-class SearchSummary:
-    """The search alone, one seed for each trial: its table, and who was fastest there."""
-
-    sweep: str
-    goal: str
-    target: float
-    status: str
-    fastest_batch_size: int | None
-    reason: str
-    rows: tuple[BatchSizeRow, ...]
-
-
 STATUSES = ("decided", "tied", "undecided", "unreached")
 BINDING_LIMITS = ("memory", "throughput", "statistics", "range")
 STANDINGS = ("tied", "slower", "unreached")

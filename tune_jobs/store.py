@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from tune_jobs import remote_folder
 from tune_jobs.errors import StoreError, UserError
-from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, SearchSummary, TrialResult
+from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TrialResult
 from tune_jobs.remote_folder import RemoteFolder
 
 Row = TypeVar("Row")
@@ -139,9 +139,6 @@ class SweepStore:
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         self.write_text(self.environment, json.dumps(facts, indent=2) + "\n")
-
-    def write_verdict(self, verdict: SearchSummary) -> None:
-        self.write_text(self.verdict, json.dumps(asdict(verdict), indent=2) + "\n")
 
     def write_profiles(self, rows: Sequence[BatchSizeProfile]) -> None:
         self._write(self.profiles, encoded(BatchSizeProfile, rows))

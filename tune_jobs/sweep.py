@@ -7,8 +7,9 @@ ray job submit -- python tune_jobs/sweep.py  on a cluster
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,19 @@ sys.path[0] = str(ROOT)
 from rich.console import Console
 
 from tune_jobs import environment
-from tune_jobs.analysis.choosing import judge
-from tune_jobs.analysis.table import print_places, print_verdict, wide_console
+from tune_jobs.analysis.confirm_plan import missing_runs, unbracketed
+from tune_jobs.analysis.table import print_places, wide_console
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import SweepConfig, resolve, to_toml, validate_against_data
+from tune_jobs.config import SweepConfig, resolve, to_toml, validate, validate_against_data
 from tune_jobs.errors import SweepError, TrackingUnreachable, UserError
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.mlflow_copy import MlflowCopy, check_reachable, default_uri
 
 if TYPE_CHECKING:
-    from tune_jobs.tuning.stages import Cluster
+    from tune_jobs.tuning.stages import Stage
+
+CONFIRM_ROUNDS = 3  # what the machine failed is tried again so often
 
 
 def main() -> int:
@@ -51,17 +54,22 @@ def main() -> int:
 def configuration(invocation: Invocation) -> SweepConfig:
     """The resolved configuration; with --resume that of the sweep's own folder."""
     config = resolve(invocation.action.config, invocation.flags)
-    store = SweepStore(Path(config.runs_dir) / config.name)
     if not invocation.action.resume:
         return config
+    store = SweepStore.open(config.runs_dir, config.name)
     if not store.exists():
-        raise UserError(f"--resume: there is no sweep in {store.folder}; check --name, --runs-dir")
+        raise UserError(f"--resume: there is no sweep in {store.address}; check --name, --runs-dir")
     return resumed(resolve(store.config, {}), invocation.flags)
 
 
 def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
-    """What the sweep was begun with; a flag that says otherwise is refused, but for tracking."""
+    """What the sweep was begun with; a flag that says otherwise is refused, but for tracking.
+
+    `--seeds` may be more than before: just the runs of the further seeds are made.
+    """
     free = {"tracking_uri", "tracking_required", "runs_dir"}
+    if flags.get("seeds", 0) > before.seeds:
+        free |= {"seeds"}
     for f in fields(SweepConfig):
         given = flags.get(f.name)
         if f.name not in free and given is not None and given != getattr(before, f.name):
@@ -69,16 +77,18 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
                 f"--resume with {f.name} {given!r}: the sweep was begun with "
                 f"{getattr(before, f.name)!r}; leave it out, or begin a sweep with another --name"
             )
-    return replace(before, **{name: flags[name] for name in free if name in flags})
+    changed = replace(before, **{name: flags[name] for name in free if name in flags})
+    validate(changed)
+    return changed
 
 
 def run(config: SweepConfig, invocation: Invocation, console: Console) -> int:
-    """Check everything that can be checked, then data, search, verdict. Returns the exit status."""
-    store = SweepStore(Path(config.runs_dir) / config.name)
+    """Check everything that can be checked, then the stages. Returns the exit status."""
+    store = SweepStore.open(config.runs_dir, config.name)
     resume = invocation.action.resume
     if store.exists() and not resume and not invocation.action.dry_run:
         raise UserError(
-            f"--name {config.name}: {store.folder} holds a sweep already; add --resume to take it "
+            f"--name {config.name}: {store.address} holds a sweep already; add --resume to take it "
             "up, or choose another name"
         )
     check_names(config)
@@ -88,7 +98,7 @@ def run(config: SweepConfig, invocation: Invocation, console: Console) -> int:
     store.create()
     uri = tracking_uri(config, console)
     data_path = prepare_data(config, console)
-    return sweep(config, store, data_path, uri, console, invocation.action)
+    return sweep(Job(config, store, data_path, uri, console, invocation.action))
 
 
 def check_names(config: SweepConfig) -> None:
@@ -147,119 +157,163 @@ def print_plan(config: SweepConfig, console: Console) -> None:
         )
 
 
-def sweep(
-    config: SweepConfig,
-    store: SweepStore,
-    data_path: Path,
-    uri: str | None,
-    console: Console,
-    action: Action,
-) -> int:
-    """Measure, search, judge, and leave everything in the store and in MLflow."""
+@dataclass(frozen=True)
+class Job:
+    """What the stages of one sweep work with; `uri` is MLflow's store, None without one."""
+
+    config: SweepConfig
+    store: SweepStore
+    data_path: Path
+    uri: str | None
+    console: Console
+    action: Action
+
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def sweep(job: Job) -> int:
+    """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
     from tune_jobs.tuning import stages
 
+    config, store = job.config, job.store
     if not stages.in_a_cluster():
         stages.check_request(config, stages.this_machine())
     cluster = stages.start_ray(ROOT)
     stages.check_request(config, cluster)
-    if not action.resume:
-        store.write_text(store.config, to_toml(config))
-    facts = environment.describe(ROOT)
+    stages.check_storage(store, cluster)
+    store.write_text(store.config, to_toml(config))
+    facts = environment.describe(ROOT) | stages.job_facts(cluster)
     store.write_environment(facts)
-    copy = start_copy(config, store, uri, facts)
-    profiles = measure(config, store, data_path, console)
+    copy = start_copy(job, facts)
+    profiles = measure(job)
     if copy is not None:
         for profile in profiles:
             copy.profile(profile)
-    if action.only == "measure":
-        whole = copy is None or finish_copy(copy, store, "Profiles only.", "measured")
-        print_places(places(store, uri, whole), console)
+    if job.action.only == "measure":
+        whole = copy is None or finish_copy(copy, store, "Profiles only.", {"verdict": "measured"})
+        print_places(places(job, whole), job.console)
         return 0
-    search(config, store, data_path, cluster, profiles, copy, console, resume=action.resume)
-    trials = store.read_trials()
-    verdict = judge(config.name, config.goal, config.target, trials, config.batch_sizes)
-    store.write_verdict(verdict)
-    whole = copy is None or finish_copy(copy, store, verdict.reason, verdict.status)
-    console.print()
-    print_verdict(verdict, console)
-    print_places(places(store, uri, whole), console)
-    return 0
+    stage = stages.Stage.of(config, store, job.data_path, cluster, profiles)
+    search(job, stage, copy)
+    confirm(job, stage, copy)
+    return conclude(job, copy, facts)
 
 
-def places(store: SweepStore, uri: str | None, whole: bool) -> list[tuple[str, str]]:
+def places(job: Job, whole: bool) -> list[tuple[str, str]]:
     """Where to look further."""
-    ui = f"scripts/mlflow_ui (store: {uri})" if uri else "no tracking store was reachable"
+    address = job.store.address
+    ui = f"scripts/mlflow_ui (store: {job.uri})" if job.uri else "no tracking store was reachable"
     return [
-        ("records", str(store.folder)),
-        ("report", f"python tune_jobs/report.py {store.folder}"),
+        ("records", address),
+        ("report", f"{job.store.folder}/report.html, python tune_jobs/report.py {address}"),
         ("MLflow UI", ui if whole else f"{ui}; some rows are missing, --resume completes them"),
     ]
 
 
-def measure(
-    config: SweepConfig, store: SweepStore, data_path: Path, console: Console
-) -> list[BatchSizeProfile]:
+def measure(job: Job) -> list[BatchSizeProfile]:
     """Stage 1, unless the store holds its rows already; its table is printed either way."""
     from tune_jobs.analysis.costs import noise_lines, print_costs
     from tune_jobs.analysis.html import write_report
     from tune_jobs.data.dataset import open_dataset
     from tune_jobs.tuning.measuring import profile_devices
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
+    config, store = job.config, job.store
     profiles = store.read_profiles()
     if {p.batch_size for p in profiles} < set(config.batch_sizes):
-        profiles = profile_devices(config, store, data_path, say)
-    examples = len(open_dataset(data_path).train.labels) - config.validation_examples
-    print_costs(profiles, config.memory_margin, examples, console)
+        profiles = profile_devices(config, store, job.data_path, job.say)
+    examples = len(open_dataset(job.data_path).train.labels) - config.validation_examples
+    print_costs(profiles, config.memory_margin, examples, job.console)
     noise = store.read_noise_scale()
     for line in noise_lines(noise):
-        say(line)
-    write_report(
-        store.folder,
-        [],
-        [],
-        profiles,
-        noise,
-        title=config.name,
-        facts=environment.describe(ROOT),
-        margin=config.memory_margin,
-        train_examples=examples,
-    )
+        job.say(line)
+    if not store.verdict.exists():
+        write_report(
+            store.folder,
+            [],
+            [],
+            profiles,
+            noise,
+            title=config.name,
+            facts=environment.describe(ROOT),
+            margin=config.memory_margin,
+            train_examples=examples,
+        )
     return profiles
 
 
-def search(
-    config: SweepConfig,
-    store: SweepStore,
-    data_path: Path,
-    cluster: Cluster,
-    profiles: list[BatchSizeProfile],
-    copy: MlflowCopy | None,
-    console: Console,
-    *,
-    resume: bool,
-) -> None:
-    """Stage 2, its records heard by the terminal and by MLflow's copy."""
+def search(job: Job, stage: Stage, copy: MlflowCopy | None) -> None:
+    """Stage 2, over once a confirm run stands in the store."""
+    from tune_jobs.tuning import stages
+
+    trials = job.store.read_trials()
+    if any(t.stage == "confirm" for t in trials):
+        return
+    with told(job, "search", job.config.trials, copy):
+        stages.search(stage, resume=job.action.resume)
+    for line in unbracketed(job.config, job.store.read_trials()):
+        job.say(line)
+
+
+def confirm(job: Job, stage: Stage, copy: MlflowCopy | None) -> None:
+    """Stage 3: until no run is missing; runs that an earlier driver left come first."""
+    from tune_jobs.tuning import stages
+
+    resume = job.action.resume
+    for _ in range(CONFIRM_ROUNDS):
+        trials = job.store.read_trials()
+        runs = missing_runs(job.config, trials)
+        if not runs:
+            return
+        made = sum(t.stage == "confirm" for t in trials)
+        with told(job, "confirm", made + len(runs), copy):
+            stages.confirm(stage, runs, resume=resume)
+        resume = False
+
+
+@contextmanager
+def told(job: Job, stage: str, count: int, copy: MlflowCopy | None) -> Iterator[None]:
+    """While a stage runs, its records are heard by the terminal and by MLflow's copy."""
     from tune_jobs.progress import Progress
-    from tune_jobs.tuning import keeper, stages
+    from tune_jobs.tuning import keeper
 
-    with Progress(config.batch_sizes, config.trials, console) as progress:
-        progress.already(store.read_trials())
-        keeper.LISTENERS[config.name] = [progress, *([hearing(copy)] if copy else [])]
-        stages.search(config, store, data_path, cluster, profiles, resume=resume)
+    with Progress(stage, job.config.batch_sizes, count, job.console) as progress:
+        progress.already([t for t in job.store.read_trials() if t.stage == stage])
+        keeper.LISTENERS[job.config.name] = [progress, *([hearing(copy)] if copy else [])]
+        yield
 
 
-def start_copy(
-    config: SweepConfig, store: SweepStore, uri: str | None, facts: Mapping[str, object]
-) -> MlflowCopy | None:
+def conclude(job: Job, copy: MlflowCopy | None, facts: Mapping[str, object]) -> int:
+    """Stages 4 and 5: judge the records, print, draw, and close MLflow's parent run."""
+    from tune_jobs.analysis.answer import answer_of_sweep, as_json, write_page
+    from tune_jobs.analysis.summary import note_of, tags_of
+    from tune_jobs.analysis.terminal import print_verdicts
+
+    config, store = job.config, job.store
+    answer = answer_of_sweep(config, store)
+    store.write_text(store.verdict, as_json(answer.verdicts))
+    write_page(answer, store.folder, config, config.name, facts)
+    verdict = answer.verdicts[0]
+    whole = copy is None or finish_copy(copy, store, note_of(verdict), tags_of(verdict))
+    store.publish()
+    for note in answer.notes:
+        job.say(f"note: {note}")
+    job.console.print()
+    print_verdicts(answer.verdicts, job.console)
+    print_places(places(job, whole), job.console)
+    return 0
+
+
+def start_copy(job: Job, facts: Mapping[str, object]) -> MlflowCopy | None:
     """MLflow's copy of the records, its thread running; None without a store to copy to."""
-    if uri is None:
+    if job.uri is None:
         return None
-    copy = MlflowCopy(uri, config.experiment, config.name, store.folder / "mlflow.json")
+    config, state = job.config, job.store.folder / "mlflow.json"
+    copy = MlflowCopy(job.uri, config.experiment, config.name, state)
     params = {f.name: str(getattr(config, f.name)) for f in fields(SweepConfig)}
-    copy.start(params, {"sweep": config.name, "commit": str(facts["commit"])})
+    told = ("commit", "cluster", "ray_job_id", "submission_id")
+    tags = {name: str(facts[name]) for name in told if facts.get(name) is not None}
+    copy.start(params, {"sweep": config.name, **tags})
     return copy
 
 
@@ -268,18 +322,14 @@ def hearing(copy: MlflowCopy) -> Callable[[Measurement | TrialResult], None]:
     return lambda r: copy.measurement(r) if isinstance(r, Measurement) else copy.result(r)
 
 
-def finish_copy(copy: MlflowCopy, store: SweepStore, note: str, status: str) -> bool:
+def finish_copy(copy: MlflowCopy, store: SweepStore, note: str, tags: Mapping[str, str]) -> bool:
     """Fill what is missing from the store, then close the parent run. True when it is whole."""
     profiles, noise = store.read_profiles(), store.read_noise_scale()
     copy.complete(store.read_trials(), store.read_measurements(), profiles, noise)
     files = [store.config, store.environment, store.profiles, store.noise_scale, store.trials]
-    files += [
-        store.measurements,
-        store.verdict,
-        store.folder / "report.html",
-        store.folder / "figures",
-    ]
-    return bool(copy.finish(note, {"verdict": status}, [f for f in files if f.exists()]))
+    files += [store.measurements, store.verdict]
+    files += [store.folder / "report.html", store.folder / "figures"]
+    return bool(copy.finish(note, tags, [f for f in files if f.exists()]))
 
 
 if __name__ == "__main__":

@@ -113,6 +113,13 @@ def table_of(verdict: Verdict, width: int = WIDTH) -> Table:
     return table
 
 
+def table_rows(verdict: Verdict) -> list[list[str]]:
+    """The whole table as text, titles first; columns of which nothing is known are left out."""
+    columns = [c for c in _columns(verdict) if any(cell != DASH for cell in c.cells)]
+    titles = [c.title.replace("\n", " ") for c in columns]
+    return [titles, *(list(row) for row in zip(*(c.cells for c in columns), strict=True))]
+
+
 @dataclass(frozen=True)
 class _Column:
     """A column as text; the larger `dispensable`, the sooner it is left out."""

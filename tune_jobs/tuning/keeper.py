@@ -31,8 +31,10 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         store: SweepStore,
         profiles: Sequence[BatchSizeProfile],
         requests: Mapping[int, TrialRequest],
+        stage: str,
     ) -> None:
         self.config = config
+        self.stage = stage
         self.store = store
         self.clock = ProfiledClock(profiles)
         self.requests = dict(requests)
@@ -53,7 +55,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        point = to_measurement(trial.trial_id, trial.config["batch_size"], result, self.clock)
+        size = trial.config["batch_size"]
+        point = to_measurement(trial.trial_id, self.stage, size, result, self.clock)
         self.points[point.trial_id, point.examples_seen] = point
         urgent = point.rung is not None or result.get("done")
         if urgent or time.monotonic() - self.written_at > WRITE_SECONDS:
@@ -76,7 +79,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
 
     def _keep(self, trial: Trial, outcome: str, reason: str | None) -> None:
         request = self.requests[trial.config["batch_size"]]
-        row = to_result(self.config, trial, outcome, reason, request, self.clock)
+        row = to_result(self.config, self.stage, trial, outcome, reason, request, self.clock)
         self.results[row.trial_id] = row
         self._write_points()
         self.store.write_trials(list(self.results.values()))
@@ -92,13 +95,13 @@ class RecordKeeper(Callback):  # type: ignore[misc]
 
 
 def to_measurement(
-    trial_id: str, batch_size: int, result: dict[str, Any], clock: ProfiledClock
+    trial_id: str, stage: str, batch_size: int, result: dict[str, Any], clock: ProfiledClock
 ) -> Measurement:
     """One report as Ray handed it over, its train seconds by the contention-free clock."""
     profiled = clock.seconds(result.get("device_name"), batch_size, result["updates"])
     return Measurement(
         trial_id=trial_id,
-        stage="search",
+        stage=stage,
         batch_size=batch_size,
         examples_seen=result["examples_seen"],
         updates=result["updates"],
@@ -116,6 +119,7 @@ def to_measurement(
 
 def to_result(
     config: SweepConfig,
+    stage: str,
     trial: Trial,
     outcome: str,
     reason: str | None,
@@ -134,7 +138,7 @@ def to_result(
         trial_id=trial.trial_id,
         name=readable_name(asked),
         sweep=config.name,
-        stage="search",
+        stage=stage,
         outcome=outcome,
         reason=reason,
         batch_size=size,
@@ -161,7 +165,7 @@ def to_result(
         measured_time_to_target_seconds=measured_to_target,
         evaluation_seconds=last.get("evaluation_seconds", 0.0),
         wall_time_seconds=last.get("wall_time_seconds", 0.0),
-        waited_seconds=None,
+        waited_seconds=last.get("waited_seconds"),
         energy_joules=None,
         examples_per_second=clock.examples_per_second(device, size) or own_speed,
         peak_memory_mib=last.get("peak_memory_mib"),

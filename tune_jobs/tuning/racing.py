@@ -37,6 +37,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         reduction_factor: one trial in this many goes on at a rung.
         target, budget: needed to replay the scores of recorded rungs.
         store: the sweep's folder, whose measurements are replayed when a race is opened.
+        goal: for `accuracy` runs go on past the target, and reaching it counts for nothing.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         target: float,
         budget: int,
         store: SweepStore,
+        goal: str = "time",
     ) -> None:
         super().__init__()
         self.rungs = rungs
@@ -53,6 +55,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         self.target = target
         self.budget = budget
         self.store = store
+        self.goal = goal
         self.races: dict[int, AsyncHyperBandScheduler] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -71,6 +74,8 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         race = self._race(trial) if self._races(trial) else None
         if race is not None and trial.trial_id in race._trial_info:
             race.on_trial_complete(tune_controller, trial, result)
+        if race is not None and result.get("examples_to_target") is not None:
+            _file_at_the_rungs_left(race, trial.trial_id, result[METRIC])
 
     def _races(self, trial: Trial) -> bool:
         return bool(self.rungs) and bool(trial.config["races"])
@@ -97,9 +102,20 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         for m in self.store.read_measurements():
             if m.batch_size != batch_size or m.stage != "search":
                 continue
-            if m.examples_to_target is not None:
+            if m.examples_to_target is not None and self.goal != "accuracy":
                 reached.setdefault(m.trial_id, m.examples_to_target)
             if m.rung is not None:
                 worth = score(m.val_accuracy, reached.get(m.trial_id), self.budget)
                 recorded[self.rungs[m.rung]][m.trial_id] = worth
+        for trial_id, examples in reached.items():
+            _file_at_the_rungs_left(race, trial_id, score(None, examples, self.budget))
         return race
+
+
+def _file_at_the_rungs_left(race: AsyncHyperBandScheduler, trial_id: str, worth: float) -> None:
+    """Enter a run that ended at its target at the rungs it never came to.
+
+    Its score cannot change any more, and those still running have to be compared with it.
+    """
+    for _, recorded in race._brackets[0]._rungs:
+        recorded.setdefault(trial_id, worth)

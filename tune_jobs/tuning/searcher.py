@@ -1,7 +1,9 @@
-"""The searcher that Ray Tune asks: every batch size gets its share, and one finisher at least."""
+"""The searcher that Ray Tune asks: every batch size gets its share, one finisher at least, and
+learning rates on both sides of its best."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,8 @@ from tune_jobs.tuning.space import Range, Search, make_search, shares
 
 RESCUES = 2
 RESCUE_STEP = 10.0
+BRACKETS = 2
+FEWEST_TO_BRACKET = 3
 
 
 @dataclass
@@ -23,6 +27,7 @@ class _Share:
     trials: int
     given: int = 0
     rescues: int = 0
+    brackets: int = 0
     finished: int = 0
     running: dict[str, float] = field(default_factory=dict)
     scores: list[tuple[float, float]] = field(default_factory=list)
@@ -32,9 +37,28 @@ class _Share:
         over = self.given >= self.trials and not self.running
         return over and not self.finished and self.rescues < RESCUES
 
-    def settled(self) -> bool:
+    def open_side(self) -> int:
+        """+1 or -1 where the best rate is the highest or lowest tried and may be searched on.
+
+        The optimum may then lie beyond. Rates that diverged or scored worse close a side.
+        """
         over = self.given >= self.trials and not self.running
-        return self.finished > 0 or (over and self.rescues >= RESCUES)
+        tried = self.trials >= FEWEST_TO_BRACKET and self.brackets < BRACKETS
+        if not (over and tried and self.finished):
+            return 0
+        score, best = max(self.scores)
+        if score <= 0:
+            return 0
+        rates = [base for _, base in self.scores]
+        return int(best >= max(rates)) - int(best <= min(rates))
+
+    def settled(self) -> bool:
+        """Nothing running and nothing left to try."""
+        if self.given < self.trials or self.running:
+            return False
+        if not self.finished:
+            return self.rescues >= RESCUES
+        return self.open_side() == 0
 
 
 class BatchSizeShares(Searcher):  # type: ignore[misc]
@@ -42,7 +66,8 @@ class BatchSizeShares(Searcher):  # type: ignore[misc]
 
     When all trials of a batch size were stopped or diverged, its best learning rate (a tenth of the
     lowest, had all diverged) is run once more outside the race, so that none ends without a
-    finisher.
+    finisher. When the best of its learning rates is the highest or the lowest that was tried, up to
+    `BRACKETS` further trials go on in that direction, past the range where need be.
     """
 
     def __init__(
@@ -57,6 +82,7 @@ class BatchSizeShares(Searcher):  # type: ignore[misc]
         super().__init__(metric="score", mode="max")
         self.optimizer = optimizer
         self.seed = seed
+        self.step = math.sqrt(within.span)
         self.shares = {
             size: _Share(make_search(search, within, count, seed + size), count)
             for size, count in shares(trials, batch_sizes).items()
@@ -74,6 +100,11 @@ class BatchSizeShares(Searcher):  # type: ignore[misc]
             if share.wants_rescue():
                 share.rescues += 1
                 return self._start(trial_id, size, _rescue_rate(share), races=False)
+        for size, share in self.shares.items():
+            side = share.open_side()
+            if side:
+                share.brackets += 1
+                return self._start(trial_id, size, _further(share, self.step, side), races=True)
         if all(share.settled() for share in self.shares.values()):
             return str(Searcher.FINISHED)
         return None
@@ -109,6 +140,11 @@ class BatchSizeShares(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         with open(checkpoint_path, "rb") as file:
             self.__dict__.update(cloudpickle.load(file))
+
+
+def _further(share: _Share, step: float, side: int) -> float:
+    """One step beyond the best rate."""
+    return float(max(share.scores)[1] * step**side)
 
 
 def _rescue_rate(share: _Share) -> float:

@@ -33,7 +33,9 @@ class SharedByTrials:
     reference on unresolved: a host that has `data_path` never fetches it.
 
     `micro_batch_sizes` are by device type and batch size. `memory_growth_mib` is what a trial may
-    allocate beyond what its process holds before it, on a CPU with a limit.
+    allocate beyond what its process holds before it, on a CPU with a limit. `threads` are CPU
+    threads by batch size. `began_at` is when the stage asked for its devices, where waiting for
+    them is of interest. The rest is as in `RunSettings`.
     """
 
     model: str
@@ -47,7 +49,14 @@ class SharedByTrials:
     data: list[Any]
     micro_batch_sizes: dict[tuple[str, int], int]
     requests: dict[int, TrialRequest]
+    threads: dict[int, int]
     memory_growth_mib: float | None
+    goal: str = "time"
+    stops_at_target: bool = False
+    test_updates: tuple[int, ...] = ()
+    train_sample: int = 0
+    evaluation_threads: int | None = None
+    began_at: float | None = None
 
 
 def open_shared_data(shared: SharedByTrials) -> Dataset:
@@ -57,17 +66,23 @@ def open_shared_data(shared: SharedByTrials) -> Dataset:
     return read_dataset(ray.get(shared.data[0]))
 
 
+def _since(began_at: float | None) -> float | None:
+    """Seconds from `began_at` until now; the process's own start is part of them."""
+    return None if began_at is None else max(0.0, time.time() - began_at)
+
+
 class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
     """One trial. `step` trains to the next evaluation and reports it."""
 
     def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
         self.shared = shared
         request = shared.requests[config["batch_size"]]
-        torch.set_num_threads(max(1, int(request.cpus)))
+        torch.set_num_threads(shared.threads[config["batch_size"]])
         self.dataset = open_shared_data(shared)
         self.device = device.pick(request.gpus)
         self._limit_memory(request)
         self.node = ray.util.get_node_ip_address()
+        self.waited_seconds = _since(shared.began_at)
         self._begin(config)
 
     def _limit_memory(self, request: TrialRequest) -> None:
@@ -79,6 +94,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             device.limit_memory(self.device, self.shared.memory_growth_mib, 0.0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.waited_seconds = None if self.shared.began_at is None else 0.0
+        torch.set_num_threads(self.shared.threads[new_config["batch_size"]])
         self._begin(new_config)
         return True
 
@@ -102,6 +119,10 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             budget_examples=shared.budget_examples,
             target=shared.target,
             rungs=shared.rungs,
+            stops_at_target=shared.stops_at_target,
+            test_updates=shared.test_updates,
+            train_sample=shared.train_sample,
+            evaluation_threads=shared.evaluation_threads,
         )
         shape = data.train.images.shape[1:]
         self.run = TrainingRun(
@@ -134,9 +155,9 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
     def _result(self, report: Report) -> dict[str, Any]:
         result = asdict(report)
         result["micro_batch_size"] = self.micro_batch_size
-        result["score"] = score(
-            report.val_accuracy, report.examples_to_target, self.shared.budget_examples
-        )
+        to_target = None if self.shared.goal == "accuracy" else report.examples_to_target
+        result["score"] = score(report.val_accuracy, to_target, self.shared.budget_examples)
+        result["waited_seconds"] = self.waited_seconds
         ended = "diverged" if report.diverged else "finished"
         result["outcome"] = ended if report.done else "stopped"
         result["node"] = self.node

@@ -1,0 +1,57 @@
+"""The confirm stage on Ray: listed runs, each alone on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ray import cloudpickle
+from ray.tune.search import Searcher
+
+from tune_jobs.records import ConfirmRun
+from tune_jobs.training.schedule import updates_for
+from tune_jobs.tuning.requests import TrialRequest
+
+
+def equal_updates(budget_examples: int, batch_sizes: Iterable[int]) -> int:
+    """The updates that the largest batch size makes in the whole budget: all others pass them."""
+    return updates_for(budget_examples, max(batch_sizes))
+
+
+def alone(requests: Mapping[int, TrialRequest], node_cpus: float) -> dict[int, TrialRequest]:
+    """Requests that leave no room for a neighbour: a whole GPU, or every CPU of a node.
+
+    `node_cpus` are those of the node that was profiled: nodes with fewer are left idle, since what
+    was measured does not hold for them.
+    """
+    return {
+        size: TrialRequest(r.cpus if r.gpus else node_cpus, 1.0 if r.gpus else 0.0, r.memory_mib)
+        for size, r in requests.items()
+    }
+
+
+class Listed(Searcher):  # type: ignore[misc]
+    """Gives the runs of a list in their order, then ends."""
+
+    def __init__(self, runs: Sequence[ConfirmRun]) -> None:
+        super().__init__(metric="score", mode="max")
+        self.left = list(runs)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        if not self.left:
+            return str(Searcher.FINISHED)
+        return {**asdict(self.left.pop(0)), "races": False}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A list learns nothing."""
+
+    def save(self, checkpoint_path: str) -> None:
+        with open(checkpoint_path, "wb") as file:
+            cloudpickle.dump(self.__dict__, file)
+
+    def restore(self, checkpoint_path: str) -> None:
+        with open(checkpoint_path, "rb") as file:
+            self.__dict__.update(cloudpickle.load(file))
