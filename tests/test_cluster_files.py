@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -367,6 +369,46 @@ def test_the_slurm_script_is_valid_bash_and_uses_options_that_ray_knows() -> Non
     asked = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", part))
     assert asked - slurms - {"--all-ip-addresses"} <= known
     assert "umask 077" in text and "RAY_AUTH_MODE=token" in text
+
+
+STAND_INS = {
+    "scontrol": "echo node1; echo node2",
+    "srun": """while [[ $1 == --* ]]; do shift; done; exec "$@" """,
+    "hostname": "echo 192.0.2.1 192.0.2.2",
+    ".venv/bin/ray": """[ "$1" = start ] || exit 0; echo "$@" >>started; exec sleep 60""",
+    ".venv/bin/python": """echo "$@ $RAY_ADDRESS" >asked; stat -c %a "$RAY_AUTH_TOKEN_PATH" >mode
+        trap 'exit 130' INT; touch ready; for _ in {1..600}; do sleep 0.1; done""",
+}
+
+
+def slurm_job(folder: Path, restarts: int) -> subprocess.Popen[bytes]:
+    """The script in a folder where Slurm, Ray and Python are stand-ins that note what they get."""
+    for name, body in STAND_INS.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    around = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(folder)}
+    around |= {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "node[1-2]"}
+    around |= {"SLURM_RESTART_COUNT": str(restarts)}
+    return subprocess.Popen(["bash", str(SBATCH), "--name", "a"], env=around)
+
+
+@pytest.mark.parametrize(("restarts", "asked"), [(0, "--name a"), (1, "--name a --resume")])
+def test_the_slurm_script_hands_the_signal_on_and_leaves_nothing(
+    tmp_path: Path, restarts: int, asked: str
+) -> None:
+    job = slurm_job(tmp_path, restarts)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    assert job.wait(30) == 130
+    assert (tmp_path / "asked").read_text() == f"tune_jobs/sweep.py {asked} 192.0.2.1:20012\n"
+    assert (tmp_path / "mode").read_text() == "600\n"
+    workers, head = sorted((tmp_path / "started").read_text().splitlines())
+    assert "--head" in head and "--address 192.0.2.1:20012" in workers
+    assert not list((tmp_path / "runs").iterdir())
 
 
 # What a person types
