@@ -377,7 +377,9 @@ STAND_INS = {
     "hostname": "echo 192.0.2.1 192.0.2.2",
     ".venv/bin/ray": """[ "$1" = start ] || exit 0; echo "$@" >>started; exec sleep 60""",
     ".venv/bin/python": """echo "$@ $RAY_ADDRESS" >asked; stat -c %a "$RAY_AUTH_TOKEN_PATH" >mode
-        trap 'exit 130' INT; touch ready; for _ in {1..600}; do sleep 0.1; done""",
+        trap 'exit 130' INT
+        until [ "$(cat started 2>/dev/null | wc -l)" = 2 ]; do sleep 0.1; done; touch ready
+        for _ in {1..600}; do sleep 0.1; done""",
 }
 
 
