@@ -88,7 +88,9 @@ def _at_the_end(
         return Limit(
             "range", f"{last} is the largest batch size tried; a larger one may be better."
         )
-    no_better = f"{last}, the largest batch size tried, is no better than {here.batch_size}"
+    no_better = (
+        f"{last}, the largest batch size tried, is not shown to be better than {here.batch_size}"
+    )
     return Limit("range", f"{no_better}{_speeds(last, here, rates)}.")
 
 

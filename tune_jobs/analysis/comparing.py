@@ -9,7 +9,7 @@ Batch sizes with censored runs are compared by likelihood, unpaired, which errs 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
@@ -17,7 +17,7 @@ from scipy import stats
 from tune_jobs.analysis.censoring import Deviance, deviance
 from tune_jobs.analysis.intervals import Typical
 from tune_jobs.analysis.samples import Sample
-from tune_jobs.analysis.spread import Floats, Ints, Spread, moderated
+from tune_jobs.analysis.spread import Bools, Floats, Ints, Spread, moderated
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Comparison:
         difference: (K, K), row minus column; `error` is its standard error, NaN for a pair that is
             compared by likelihood; `freedom` its degrees of freedom, 0 when nothing is known.
         shared: (K, K), the part of `error`^2 that no further seed lessens.
-        deviance: of each batch size, for pairs that are compared by likelihood.
+        deviance: of each batch size, for pairs that are compared by likelihood; `known_roots` are
+            what was made of them, by shift.
     """
 
     middle: Floats
@@ -38,6 +39,7 @@ class Comparison:
     freedom: Floats
     shared: Floats
     deviance: tuple[Deviance | None, ...]
+    known_roots: dict[float, Floats] = field(default_factory=dict, compare=False, repr=False)
 
     def worse_by(self, shift: float, growth: float = 1.0) -> Floats:
         """(K, K): how probable it is that row is over column by more than `shift`.
@@ -50,20 +52,29 @@ class Comparison:
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (self.difference - shift) / np.sqrt(variance)
             found = stats.t.cdf(t, np.where(self.freedom > 0, self.freedom * growth, np.nan))
-        for i, j in np.argwhere(np.isnan(self.error) & (self.freedom > 0)):
-            found[i, j] = self._by_likelihood(int(i), int(j), shift, growth)
+        likely = np.isnan(self.error) & (self.freedom > 0)
+        if likely.any():
+            roots = self._roots(shift, likely)[likely] * math.sqrt(growth)
+            found[likely] = stats.t.cdf(roots, self.freedom[likely] * growth)
         np.fill_diagonal(found, np.nan)
         return np.asarray(found, dtype=np.float64)
 
-    def _by_likelihood(self, i: int, j: int, shift: float, growth: float) -> float:
-        """Signed root of the deviance that `i = j + shift` costs."""
+    def _roots(self, shift: float, pairs: Bools) -> Floats:
+        """(K, K): signed roots of the deviance that `row = column + shift` costs."""
+        if shift not in self.known_roots:
+            roots = np.zeros_like(self.difference)
+            for i, j in np.argwhere(pairs & ~np.eye(len(roots), dtype=bool)):
+                roots[i, j] = self._root(int(i), int(j), shift)
+            self.known_roots[shift] = roots
+        return self.known_roots[shift]
+
+    def _root(self, i: int, j: int, shift: float) -> float:
         mine, other = self.deviance[i], self.deviance[j]
         assert mine is not None and other is not None, "tabulated where a run is censored"
-        places = np.union1d(mine.at - shift, other.at)
-        lost = float((mine(places + shift) + other(places)).min()) * growth
+        places = np.concatenate([mine.at - shift, other.at])
+        lost = float((mine(places + shift) + other(places)).min())
         over = _minus(self.middle[i], self.middle[j]) > shift
-        root = math.sqrt(lost) if over else -math.sqrt(lost)
-        return float(stats.t.cdf(root, self.freedom[i, j] * growth))
+        return math.sqrt(lost) if over else -math.sqrt(lost)
 
 
 def _minus(left: float, right: float) -> float:

@@ -24,7 +24,6 @@ class Contest:
 
     Attributes:
         runs: those judged; `seeds` counts them and `reached` those that reached the target (K,).
-        extra: (K,) variance of the log quantity that all runs of a batch size share.
     """
 
     quantity: Quantity

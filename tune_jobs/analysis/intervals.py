@@ -46,8 +46,8 @@ def typical(
     ends = [_interval(sample, found, i, confidence, float(shared[i])) for i in range(len(sample))]
     low, high = (np.array([end[side] for end in ends]) for side in (0, 1))
     bounded = np.isfinite(median)
-    low = np.where(bounded, np.fmin(low, median), low)
-    high = np.where(bounded, np.fmax(high, median), np.where(np.isnan(high), high, np.inf))
+    low = np.where(bounded, np.minimum(low, median), low)
+    high = np.where(bounded, np.maximum(high, median), np.where(np.isnan(high), high, np.inf))
     return Typical(found, median, low, high)
 
 

@@ -17,7 +17,7 @@ from tune_jobs.analysis.devices import judged_on, main_device
 from tune_jobs.analysis.generalization import generalization
 from tune_jobs.analysis.learning_rate_rule import learning_rate_rule
 from tune_jobs.analysis.outlook import by_target, goal_answer, pareto, tied_sizes, unknown_goal
-from tune_jobs.analysis.per_batch_size import rows_of
+from tune_jobs.analysis.per_batch_size import Shown, rows_of, shown_beside
 from tune_jobs.analysis.policy import GOALS, Policy
 from tune_jobs.analysis.samples import Quantity, known_limits, quantity_of
 from tune_jobs.analysis.sentences import advice_of, reason_of
@@ -98,7 +98,8 @@ def contest_at(case: Case, target: float | None, policy: Policy) -> Contest:
 
 def _verdict(case: Case, target: float | None, contests: Mapping[float | None, Contest]) -> Verdict:
     contest, policy, runs = contests[target], case.policy, case.at(target)
-    rows = rows_of(contest, runs, case.runs, case.profiles, policy)
+    shown = shown_beside(runs, case.runs, policy)
+    rows = rows_of(contest, shown, case.profiles, policy)
     critical, why_not = fit_critical_batch(runs, policy.confidence)
     rates = examples_per_second(contest.runs, case.profiles)
     limit = binding_limit(contest, rows, rates, case.profiles, critical, policy)
@@ -128,7 +129,7 @@ def _verdict(case: Case, target: float | None, contests: Mapping[float | None, C
         infeasible_batch_sizes=refused(case.profiles, rows),
         generalization=generalization(runs, policy.confidence),
         sensitivity=by_target(contests),
-        by_goal=_by_goal(case, target, contest),
+        by_goal=_by_goal(case, target, contest, shown),
         pareto=pareto(rows),
         learning_rate_rule=_rule(case),
         confidence=policy.confidence,
@@ -163,11 +164,13 @@ def _rule(case: Case) -> LearningRateRule | None:
     return learning_rate_rule(case.search, case.policy.confidence) if case.search else None
 
 
-def _by_goal(case: Case, target: float | None, own: Contest) -> tuple[GoalAnswer, ...]:
-    return tuple(_under(goal, case, target, own) for goal in GOALS)
+def _by_goal(
+    case: Case, target: float | None, own: Contest, shown: Shown
+) -> tuple[GoalAnswer, ...]:
+    return tuple(_under(goal, case, target, own, shown) for goal in GOALS)
 
 
-def _under(goal: str, case: Case, target: float | None, own: Contest) -> GoalAnswer:
+def _under(goal: str, case: Case, target: float | None, own: Contest, shown: Shown) -> GoalAnswer:
     """The answer were another goal asked for."""
     if goal == "cost" and case.policy.price_per_device_hour is None:
         return unknown_goal(goal, "cost_to_target", "No price per device-hour was given.")
@@ -176,7 +179,7 @@ def _under(goal: str, case: Case, target: float | None, own: Contest) -> GoalAns
     if not _known(quantity, case.at(target)):
         return unknown_goal(goal, quantity.name, f"No {quantity.name} is known.")
     contest = own if goal == case.policy.goal else contest_at(case, target, policy)
-    rows = rows_of(contest, case.at(target), case.runs, case.profiles, policy)
+    rows = rows_of(contest, shown, case.profiles, policy)
     return goal_answer(goal, contest, reason_of(contest, rows, target, policy))
 
 

@@ -29,6 +29,7 @@ from tune_jobs.analysis.samples import (
 from tune_jobs.records import BatchSizeProfile, BatchSizeVerdict, Estimate, TargetRun
 
 NOTHING = Estimate(None, None, None)
+Shown = Mapping[str, Mapping[int, Estimate]]
 SHOWN = (TIME, EXAMPLES, UPDATES, ENERGY, ACCURACY)
 # Shown beside the others; no choice is made from it.
 TEST_ACCURACY = Quantity(
@@ -40,15 +41,17 @@ TEST_ACCURACY = Quantity(
 )
 
 
+def shown_beside(
+    runs: Sequence[TargetRun], every_target: Sequence[TargetRun], policy: Policy
+) -> Shown:
+    """Each quantity that is shown whatever the goal, by its name and by batch size."""
+    return {q.name: estimates(q, runs, every_target, policy) for q in (*SHOWN, TEST_ACCURACY)}
+
+
 def rows_of(
-    contest: Contest,
-    runs: Sequence[TargetRun],
-    every_target: Sequence[TargetRun],
-    profiles: Sequence[BatchSizeProfile],
-    policy: Policy,
+    contest: Contest, shown: Shown, profiles: Sequence[BatchSizeProfile], policy: Policy
 ) -> tuple[BatchSizeVerdict, ...]:
-    """One row for each batch size, ascending. `runs` are all at the contest's target."""
-    shown = {q.name: estimates(q, runs, every_target, policy) for q in (*SHOWN, TEST_ACCURACY)}
+    """One row for each batch size, ascending."""
     return tuple(
         BatchSizeVerdict(
             batch_size=size,
@@ -66,7 +69,7 @@ def rows_of(
     )
 
 
-def _shown(size: int, estimated: Mapping[str, Mapping[int, Estimate]]) -> dict[str, Any]:
+def _shown(size: int, estimated: Shown) -> dict[str, Any]:
     return {name: of.get(size, NOTHING) for name, of in estimated.items()}
 
 

@@ -183,11 +183,10 @@ def advice_of(contest: Contest, policy: Policy) -> str | None:
         return "Lower the target or give the runs a larger budget (--target, --budget-examples)."
     if decision.status != "undecided":
         return None
-    fewest = int(contest.seeds[contest.field.rivals].min(initial=1))
     if contest.seeds.min() < 2:
-        return f"Give every batch size at least 3 seeds, the same ones (--resume --seeds {3})."
+        return "Give every batch size at least 3 seeds, the same ones (--resume --seeds 3)."
     if decision.more_seeds is not None:
-        total = fewest + decision.more_seeds
+        total = int(contest.seeds[contest.field.rivals].min()) + decision.more_seeds
         return f"Run {_of_pair(contest)} with the same further seeds (--resume --seeds {total})."
     if _early(contest):
         return "Give the runs a larger budget (--budget-examples)."

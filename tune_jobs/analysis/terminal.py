@@ -67,10 +67,8 @@ def _sentences(verdict: Verdict) -> list[str]:
 
 
 def _heading(verdict: Verdict) -> str:
-    return (
-        f"{verdict.workload}, target {target_name(verdict.target)}, goal {verdict.goal}: "
-        f"{verdict.status}"
-    )
+    target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
+    return f"{verdict.workload}{target}, goal {verdict.goal}: {verdict.status}"
 
 
 def _critical(verdict: Verdict) -> str | None:
