@@ -1,24 +1,27 @@
 """How the best learning rate grows with the batch size, measured, beside the two usual rules.
 
 Linear (exponent 1, Goyal et al. 2017) and square root (0.5, Malladi et al. 2022). From the search's
-trials: one learning rate for each batch size, a straight line through their logs, and what either
-rule would have cost had it been trusted from one batch size.
+trials: the middle of each batch size's valley of learning rates, a straight line through their
+logs, and what either rule would have cost had it been trusted from the smallest batch size.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
-from tune_jobs.analysis.choosing import best_trial
+from tune_jobs.analysis.choosing import best_trial, rank
 from tune_jobs.analysis.formatting import quantity
 from tune_jobs.records import Estimate, LearningRateRule, RuleCost, TrialResult
 
 RULES = (("linear", 1.0), ("square root", 0.5))
 NEAR = 1.5  # a tried rate within this factor stands for the rule's
+# A trial this much slower than the best of its batch size (a log ratio) counts 1/e of it. The best
+# trial alone is the luckiest of those about a flat floor: its exponent is 1.4 times as far off.
+DEPTH = 0.1
 
 
 def learning_rate_rule(trials: Sequence[TrialResult], confidence: float) -> LearningRateRule | None:
@@ -30,13 +33,15 @@ def learning_rate_rule(trials: Sequence[TrialResult], confidence: float) -> Lear
     best = best_rates(searched)
     if len(best) < 2:
         return None
-    exponent = fitted_exponent(best, confidence)
+    exponent = fitted_exponent(
+        {size: valley_rate([t for t in searched if t.batch_size == size]) for size in best},
+        confidence,
+    )
     linear, root = (_inside(exponent, p) for _, p in RULES)
-    anchor = min(best)
     costs = tuple(
-        _cost(rule, p, best, anchor, size, [t for t in searched if t.batch_size == size])
+        _cost(rule, p, best, size, [t for t in searched if t.batch_size == size])
         for rule, p in RULES
-        for size in sorted({t.batch_size for t in searched} - {anchor})
+        for size in sorted({t.batch_size for t in searched} - {min(best)})
     )
     return LearningRateRule(
         exponent, len(best), linear, root, costs, _sentence(exponent, (linear, root), len(best))
@@ -54,10 +59,18 @@ def best_rates(trials: Sequence[TrialResult]) -> dict[int, TrialResult]:
     }
 
 
-def fitted_exponent(best: dict[int, TrialResult], confidence: float) -> Estimate:
-    """Slope of log best rate on log batch size with its t-interval; no ends from two points."""
-    x = np.log(np.array(list(best), dtype=np.float64))
-    y = np.log([t.learning_rate for t in best.values()])
+def valley_rate(trials: Sequence[TrialResult]) -> float:
+    """The middle of one batch size's valley: the mean log rate of the trials that reached the
+    target, those near the least examples to it counting most."""
+    known = [(t.learning_rate, t.examples_to_target) for t in trials if t.examples_to_target]
+    logs, examples = np.log(np.array(known, dtype=np.float64)).T
+    return math.exp(np.average(logs, weights=np.exp((examples.min() - examples) / DEPTH)))
+
+
+def fitted_exponent(rates: Mapping[int, float], confidence: float) -> Estimate:
+    """Slope of log rate on log batch size with its t-interval; no ends from two points."""
+    x = np.log(np.array(list(rates), dtype=np.float64))
+    y = np.log(np.array(list(rates.values())))
     x = x - x.mean()
     slope = float(x @ y / (x @ x))
     free = len(x) - 2
@@ -78,23 +91,29 @@ def _inside(exponent: Estimate, value: float) -> bool | None:
 def _cost(
     rule: str,
     exponent: float,
-    best: dict[int, TrialResult],
-    anchor: int,
+    best: Mapping[int, TrialResult],
     size: int,
     trials: Sequence[TrialResult],
 ) -> RuleCost:
+    """The rule from the smallest batch size at `size`, by the nearest of the `trials` there."""
+    anchor = min(best)
     rate = best[anchor].learning_rate * (size / anchor) ** exponent
-    nearest = min(trials, key=lambda t: abs(math.log(t.learning_rate / rate)))
-    own = best.get(size)
-    ratio, reason = None, None
-    if max(nearest.learning_rate / rate, rate / nearest.learning_rate) > NEAR:
+    least = min(abs(math.log(t.learning_rate / rate)) for t in trials)
+    if least > math.log(NEAR):
         reason = f"no rate within a factor of {NEAR:g} was tried"
-    elif nearest.examples_to_target is None:
-        reason = f"{nearest.outcome} after {nearest.examples_seen} examples without the target"
-    elif own is not None and own.examples_to_target:
-        ratio = nearest.examples_to_target / own.examples_to_target
-    tried = None if reason and reason.startswith("no rate") else nearest.learning_rate
-    return RuleCost(rule, exponent, anchor, size, rate, tried, ratio, reason)
+        return RuleCost(rule, exponent, anchor, size, rate, None, None, reason)
+    as_near = [t for t in trials if abs(math.log(t.learning_rate / rate)) <= least * (1 + 1e-9)]
+    nearest = max(as_near, key=rank)
+    ratio, ended = _ratio(nearest, best.get(size))
+    return RuleCost(rule, exponent, anchor, size, rate, nearest.learning_rate, ratio, ended)
+
+
+def _ratio(nearest: TrialResult, best: TrialResult | None) -> tuple[float | None, str | None]:
+    """Examples to target over those of the best trial; or None and what became of the trial."""
+    if nearest.examples_to_target is not None and best is not None and best.examples_to_target:
+        return nearest.examples_to_target / best.examples_to_target, None
+    ended = nearest.outcome.replace("_", " ")
+    return None, f"{ended} after {nearest.examples_seen:,} examples, the target not reached"
 
 
 def _sentence(exponent: Estimate, plausible: Sequence[bool | None], sizes: int) -> str:
