@@ -44,6 +44,7 @@ import torch.nn.functional as F
 from tune_jobs.data.batches import Indices
 from tune_jobs.errors import UserError
 from tune_jobs.records import NoiseScale
+from tune_jobs.training import device as devices
 from tune_jobs.training.loop import TrainingRun
 
 RAW, PRECONDITIONED = "raw", "preconditioned"
@@ -52,6 +53,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 WIDEST_USEFUL = 10.0
 FEWEST_DRAWS = 8
+GRACE = 0.25  # part of the cap by which FEWEST_DRAWS may overrun it
 
 Floats = npt.NDArray[np.float64]
 Gradient = Sequence[torch.Tensor | None]
@@ -119,9 +121,11 @@ def noise_along_training(
 
     The run goes on as if nothing had been measured: random state, batch-norm buffers and gradients
     are its own again after every estimate. `train_indices` (n,) is the split that the run draws
-    from. Training to a point may take half of the time that is left; past that the estimate is
-    made where the run stands, and is the last. Draws end at the cap, which is overrun by at most
-    one draw or one update. A run that diverges ends there, with a row that says so.
+    from. Where the cap is too short for all points, later points are given up rather than draws:
+    every point made has FEWEST_DRAWS or more (see `planned_draws`), and the last one may stand
+    where time ended the training. Only where not even one point has that time are draws fewer. The
+    cap is overrun by a quarter at most (or one draw, or one update). A run that diverges ends
+    there, with a row that says so.
 
     Returns:
         Per point one row of kind `raw` and, where the optimizer has a second moment, one of kind
@@ -132,16 +136,19 @@ def noise_along_training(
         UserError: the split is too small for a draw.
     """
     sampling = fitted(sampling or Sampling(), len(train_indices))
-    deadline = time.perf_counter() + cap_seconds
+    pace = Pace(time.perf_counter() + cap_seconds, cap_seconds * GRACE)
     points: list[Point] = []
     rows: list[NoiseScale] = []
-    for stop in sorted({math.ceil(e / run.settings.batch_size) for e in at_examples}):
-        now = time.perf_counter()
-        in_time = _train_until(run, stop, now + (deadline - now) / 2)
-        found = points_here(run, train_indices, sampling, seed, deadline)
+    stops = sorted({math.ceil(e / run.settings.batch_size) for e in at_examples})
+    for place, stop in enumerate(stops):
+        if points and not pace.time_for_a_point():
+            break
+        in_time = _train_until(run, stop, pace)
+        ahead = [later - run.progress.updates for later in stops[place + 1 :]] if in_time else []
+        found = points_here(run, train_indices, sampling, seed, pace, ahead)
         points += found
         rows += [_tell(summarize(point), report) for point in found]
-        if not in_time or time.perf_counter() > deadline or not found[0].finite:
+        if not in_time or not found[0].finite:
             break
     kinds = dict.fromkeys(point.kind for point in points if point.finite)
     return rows + [_tell(average(points, kind), report) for kind in kinds]
@@ -152,15 +159,75 @@ def _tell(row: NoiseScale, report: Callable[[NoiseScale], None]) -> NoiseScale:
     return row
 
 
-def _train_until(run: TrainingRun, updates: int, deadline: float) -> bool:
-    """Train without evaluation; False if the deadline came first. One update is always made."""
+@dataclass
+class Pace:
+    """The time left, and what an update and a draw took when last made; None before.
+
+    `deadline` is by time.perf_counter; FEWEST_DRAWS may overrun it by `grace` seconds.
+    """
+
+    deadline: float = math.inf
+    grace: float = 0.0
+    update_seconds: float | None = None
+    draw_seconds: float | None = None
+
+    @property
+    def left(self) -> float:
+        return self.deadline - time.perf_counter()
+
+    def reserve(self) -> float:
+        """Seconds to keep for the draws of a point: half of what is left, while unknown."""
+        if self.draw_seconds is None:
+            return self.left / 2
+        return FEWEST_DRAWS * self.draw_seconds
+
+    def time_for_a_point(self) -> bool:
+        return self.left > self.reserve() + (self.update_seconds or 0.0)
+
+    def draws(self, made: int, seconds: float, ahead: Sequence[int], most: int) -> int:
+        """How many draws to make at this point in all, after `made` of them in `seconds`."""
+        if made == 0 or math.isinf(self.deadline):
+            return most
+        self.draw_seconds = seconds / made
+        over = -self.left
+        if over > self.grace or (over > 0 and made >= FEWEST_DRAWS):
+            return made
+        legs = [updates * (self.update_seconds or 0.0) for updates in ahead]
+        return planned_draws(self.left + seconds, self.draw_seconds, legs, most)
+
+
+def planned_draws(
+    left_seconds: float, draw_seconds: float, training_seconds: Sequence[float], most: int
+) -> int:
+    """Draws at a point, when `left_seconds` are left for it and for all later points.
+
+    `training_seconds` are those from here to each later point, ascending. As many of these are
+    reckoned with as can have FEWEST_DRAWS each; the time left beside training is shared evenly.
+    """
+    for kept in range(len(training_seconds), -1, -1):
+        free = left_seconds - (training_seconds[kept - 1] if kept else 0.0)
+        draws = math.floor(free / (draw_seconds * (kept + 1)))
+        if draws >= FEWEST_DRAWS:
+            return min(draws, most)
+    return min(FEWEST_DRAWS, most)
+
+
+def _train_until(run: TrainingRun, updates: int, pace: Pace) -> bool:
+    """Train without evaluation; False if time for the draws would else be too short. One update is
+    always made."""
     run.model.train()
+    first, began = run.progress.updates, time.perf_counter()
+    ends = pace.deadline - pace.reserve()
     while run.progress.updates < updates:
         run.update(run.next_batch())
         run.progress.updates += 1
-        if time.perf_counter() > deadline:
-            return run.progress.updates == updates
-    return True
+        if time.perf_counter() > ends:
+            break
+    made = run.progress.updates - first
+    if made:
+        devices.synchronize(run.device)
+        pace.update_seconds = (time.perf_counter() - began) / made
+    return run.progress.updates == updates
 
 
 def points_here(
@@ -168,19 +235,26 @@ def points_here(
     train_indices: Indices,
     sampling: Sampling,
     seed: int,
-    deadline: float = math.inf,
+    pace: Pace | None = None,
+    ahead: Sequence[int] = (),
 ) -> list[Point]:
-    """Draw at the run's present weights: one Point of each kind. One draw is always made."""
+    """Draw at the run's present weights: one Point of each kind. One draw is always made.
+
+    With a `pace` draws are as many as it leaves for this point, `ahead` being the updates from here
+    to each later one; else `sampling.draws`.
+    """
+    pace = pace or Pace()
     norms = norms_of(run.optimizer)
     made: dict[str, list[tuple[float, float]]] = {kind: [] for kind in norms}
     rng = np.random.default_rng([seed, run.progress.updates])
+    began = time.perf_counter()
     with undisturbed(run, int(rng.integers(2**62))):
-        for _ in range(sampling.draws):
+        while (done := len(made[RAW])) < pace.draws(
+            done, time.perf_counter() - began, ahead, sampling.draws
+        ):
             one = draw(gradient_of(run), train_indices, sampling, rng, norms)
             for kind, pair in one.items():
                 made[kind].append(pair)
-            if time.perf_counter() > deadline:
-                break
     return [_point(run, sampling, kind, pairs) for kind, pairs in made.items()]
 
 
@@ -355,12 +429,14 @@ def average(points: Sequence[Point], kind: str) -> NoiseScale:
     `preconditioned_average`.
 
     A point stands for the training from half-way to its predecessor (or from the start) to
-    half-way to its successor (or its own place). Points whose gradient is not finite are left out.
+    half-way to its successor (or its own place). Points whose gradient is not finite are left out,
+    and those of fewer than FEWEST_DRAWS where there are others.
     """
     chosen = sorted(
         (p for p in points if p.kind == kind and p.finite), key=lambda p: p.examples_seen
     )
     assert chosen, f"no point of kind {kind}"
+    chosen = [p for p in chosen if len(p.gradient_squared) >= FEWEST_DRAWS] or chosen
     return _estimate(chosen, _spans(chosen), kind + AVERAGE)
 
 
