@@ -21,7 +21,8 @@ What is measured, exactly:
   are gradients with statistics over the small batch, and the result says so.
 - **Preconditioned**, for optimizers with a second moment: gradients are scaled by
   1 / (sqrt(v_hat) + eps) of the optimizer's state before the norms, as Pollux does (Qiao et al.
-  2021, section 3.1); momentum and weight decay are left out of both kinds.
+  2021, section 3.1), up to a common factor and with a floor (`preconditioned_norm`); momentum and
+  weight decay are left out of both kinds.
 - **The interval** is the studentized bootstrap over draws of |G|^2 / tr(Sigma), turned over at the
   end: this ratio stays regular where |G|^2 is near zero. It covers the sampling of gradients at
   these weights, not another run's weights.
@@ -53,6 +54,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 WIDEST_USEFUL = 10.0
 FEWEST_DRAWS = 8
+LEAST_SCALE = 0.01
 GRACE = 0.25  # part of the cap by which FEWEST_DRAWS may overrun it
 
 Floats = npt.NDArray[np.float64]
@@ -346,13 +348,20 @@ def squared_norm(gradient: Gradient) -> torch.Tensor:
 
 
 def preconditioned_norm(optimizer: torch.optim.Optimizer) -> SquaredNorm:
-    """|g / (sqrt(v_hat) + eps)|^2 with the optimizer's v_hat as it stands (Adam's with its bias
-    correction), computed one parameter at a time so that no further vector is held."""
+    """|c g / (sqrt(v_hat) + eps)|^2 with the optimizer's v_hat as it stands (Adam's with its bias
+    correction), computed one parameter at a time so that no further vector is held.
+
+    c is the root mean square of sqrt(v_hat), so that points of a run, whose v_hat differ, are in
+    one unit and can be averaged. No denominator is below LEAST_SCALE of c: a weight whose inputs
+    were hardly ever seen has v_hat near zero, and a few such would else be the whole norm.
+    """
     owners = [(p, group) for group in optimizer.param_groups for p in group["params"]]
+    typical = _root_mean_square([_second_moment(optimizer.state[p], g) for p, g in owners
+                                 if p in optimizer.state])  # fmt: skip
 
     def norm(gradient: Gradient) -> torch.Tensor:
         scaled = [
-            g / _denominator(optimizer.state[p], group)
+            g * typical / _denominator(optimizer.state[p], group).clamp_(min=LEAST_SCALE * typical)
             for g, (p, group) in zip(gradient, owners, strict=True)
             if g is not None and p in optimizer.state
         ]
@@ -361,11 +370,19 @@ def preconditioned_norm(optimizer: torch.optim.Optimizer) -> SquaredNorm:
     return norm
 
 
-def _denominator(state: Mapping[str, torch.Tensor], group: Mapping[str, Any]) -> torch.Tensor:
+def _root_mean_square(second_moments: Sequence[torch.Tensor]) -> float:
+    total = sum(float(v.sum(dtype=torch.float64)) for v in second_moments)
+    return math.sqrt(total / sum(v.numel() for v in second_moments)) or 1.0
+
+
+def _second_moment(state: Mapping[str, torch.Tensor], group: Mapping[str, Any]) -> torch.Tensor:
     if "square_avg" in state:
-        return state["square_avg"].sqrt().add_(group["eps"])
-    correction = 1 - group["betas"][1] ** float(state["step"])
-    return state["exp_avg_sq"].div(correction).sqrt_().add_(group["eps"])
+        return state["square_avg"]
+    return state["exp_avg_sq"].div(1 - group["betas"][1] ** float(state["step"]))
+
+
+def _denominator(state: Mapping[str, torch.Tensor], group: Mapping[str, Any]) -> torch.Tensor:
+    return _second_moment(state, group).sqrt().add_(group["eps"])
 
 
 def draw(
