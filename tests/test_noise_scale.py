@@ -405,6 +405,11 @@ def test_with_time_every_point_has_all_its_draws(
     assert [row.draws for row in rows] == [16, 16, 16, 16, 64]
 
 
+def test_without_a_cap_nothing_is_given_up(digits: Dataset) -> None:
+    rows = along(make(digits), (64, 128), cap_seconds=math.inf, sampling=Sampling(16, 2, 8))
+    assert [row.draws for row in rows if row.kind == "raw"] == [8, 8]
+
+
 def test_with_less_time_draws_are_fewer_and_even(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,8 @@ class Pace:
 
     def reserve(self) -> float:
         """Seconds to keep for the draws of a point: half of what is left, while unknown."""
+        if math.isinf(self.deadline):
+            return 0.0
         if self.draw_seconds is None:
             return self.left / 2
         return FEWEST_DRAWS * self.draw_seconds
