@@ -65,7 +65,8 @@ def binding_limit(
     larger = compared_with(here, beyond[-1], rates)
     if index == 0 and len(tied) == 1 and policy.goal != "examples":
         return Limit("range", f"{_smallest(here.batch_size)}; {described(here, larger, critical)}")
-    return Limit(_name(here.batch_size, larger), _sentence(described(here, larger, critical)))
+    name = "statistics" if policy.goal == "examples" else _name(here.batch_size, larger)
+    return Limit(name, _sentence(described(here, larger, critical)))
 
 
 def refused(
