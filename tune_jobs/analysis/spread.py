@@ -20,8 +20,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 # Part of the borrowed degrees of freedom that counts. How alike the variances are is itself
-# estimated, from few batch sizes; counting them whole leaves 95 % intervals with 92 to 94 %.
-# One half was found by simulation (scripts/bench/calibration.py, decisions/0005-judging.md).
+# estimated, from few batch sizes: counted whole, simulated 95 % intervals hold 94 to 95 %, by one
+# half 95 to 97 %, not at all 96 to 99 % (three or five seeds; decisions/0005-judging.md).
 CREDIT = 0.5
 # No run is taken to be known better than this, whatever its repeats say (log scale).
 LEAST_DEVIATION = 1e-3
