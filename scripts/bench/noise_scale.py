@@ -78,11 +78,11 @@ def shown(row: NoiseScale) -> str:
 
 
 def summary(runs: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Over seeds, for each optimizer, kind and point: median, least and most noise scale."""
+    """Over seeds, for each optimizer, kind and point: median, least and most useful noise scale."""
     found: dict[tuple[str, str, int], list[float]] = {}
     for run in runs:
         for row in run["rows"]:  # type: ignore[attr-defined]
-            if row["noise_scale"] is not None:
+            if row["useful"]:
                 key = (str(run["optimizer"]), row["kind"], row["examples_seen"])
                 found.setdefault(key, []).append(row["noise_scale"])
     return [
