@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import secrets
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.training import optimizers
+from tune_jobs.training.loop import EVALUATION_BATCH
 from tune_jobs.training.schedule import rung_budgets
 from tune_jobs.tuning.confirming import Listed, alone, equal_updates
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
@@ -42,6 +44,7 @@ from tune_jobs.tuning.space import Range
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 
 SEARCH, CONFIRM = "search", "confirm"
+WORTH_SHARING = 0.01  # seconds of one evaluation batch on one thread
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,7 @@ def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
         stops_at_target=False,
         test_updates=(equal_updates(stage.config.budget_examples, requests),),
         train_sample=stage.config.validation_examples,
-        evaluation_threads=max(1, int(max(r.cpus for r in requests.values()))),
+        evaluation_threads=_evaluation_threads(stage.profiles, requests),
         began_at=time.time(),
     )
     done = _experiments(stage, CONFIRM)
@@ -254,6 +257,19 @@ def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
         name = f"{CONFIRM}-{done + 1}"
         tuner = _fresh(stage, name, shared, Listed(runs), FIFOScheduler(), len(runs))
     _fit(tuner)
+
+
+def _evaluation_threads(
+    profiles: Sequence[BatchSizeProfile], requests: Mapping[int, TrialRequest]
+) -> int | None:
+    """All CPUs of a run that is alone, where a batch is large enough to be shared out; else None.
+
+    Evaluating is no part of what is timed. Small batches are slower on several threads.
+    """
+    speeds = [row.evaluation_examples_per_second or math.inf for row in chosen(profiles)]
+    if any(r.gpus for r in requests.values()) or EVALUATION_BATCH / max(speeds) < WORTH_SHARING:
+        return None
+    return max(1, int(max(r.cpus for r in requests.values())))
 
 
 def cpus_of_the_largest_node() -> float:
