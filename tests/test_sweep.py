@@ -15,14 +15,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tune_jobs.analysis.choosing import judge
-from tune_jobs.records import TrialResult
+from tune_jobs.records import STATUSES, TrialResult
 from tune_jobs.store import SweepStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,18 +75,25 @@ def test_a_sweep_of_mnist_reads_back_the_same_from_mlflow_store_and_report(
     (tmp_path / "small.toml").write_text(QUICKLY + "validation_examples = 500\n")
     done = run(
         tmp_path, mnist_dir, "--config", "small.toml", "--batch-sizes", "64,256", "--trials", "4",
-        "--budget-examples", "1536", "--target", "0.6",
+        "--budget-examples", "1536", "--target", "0.6", "--seeds", "2",
     )  # fmt: skip
     store = SweepStore(tmp_path / "runs" / "it")
     rows = store.read_trials()
-    assert len(rows) >= 4 and {r.batch_size for r in rows} == {64, 256}
+    searched = [r for r in rows if r.stage == "search"]
+    confirmed = [r for r in rows if r.stage == "confirm"]
+    assert len(searched) >= 4
     for size in (64, 256):
-        assert any(r.outcome == "finished" for r in rows if r.batch_size == size)
+        assert any(r.outcome == "finished" for r in searched if r.batch_size == size)
+    assert [(r.seed, r.batch_size) for r in confirmed] == [(1, 64), (1, 256), (2, 64), (2, 256)]
+    for row in confirmed:
+        assert row.learning_rate in {r.learning_rate for r in searched}
+        assert row.outcome == "finished" and row.examples_seen == 1536
+        assert row.test_accuracy is not None and row.train_accuracy is not None
     runs = mlflow_runs(tmp_path)
     assert set(runs) == {r.trial_id for r in rows}
     for row in rows:
         kept = runs[row.trial_id].data  # type: ignore[attr-defined]
-        assert kept.tags["stage"] == "search" and kept.tags["outcome"] == row.outcome
+        assert kept.tags["stage"] == row.stage and kept.tags["outcome"] == row.outcome
         assert kept.params["batch_size"] == str(row.batch_size)
         assert float(kept.params["learning_rate"]) == row.learning_rate
         for name in END_METRICS:
@@ -97,13 +102,18 @@ def test_a_sweep_of_mnist_reads_back_the_same_from_mlflow_store_and_report(
         assert kept.metrics.get("time_to_target_seconds") == reached
         assert 100 < (row.peak_memory_mib or 0) < 8000
     verdict = json.loads(store.verdict.read_text())
-    again = judge("it", "time", 0.6, rows, (64, 256))
-    assert json.loads(json.dumps(asdict(again))) == verdict
-    report = subprocess.run(
-        [sys.executable, str(ROOT / "tune_jobs" / "report.py"), str(store.folder)],
-        capture_output=True, text=True, check=True,
+    assert verdict[0]["status"] in STATUSES and verdict[0]["target"] == 0.6
+    assert [row["seeds"] for row in verdict[0]["per_batch_size"]] == [2, 2]
+    assert (store.folder / "report.html").stat().st_size > 10_000
+    again, text = (
+        subprocess.run(
+            [sys.executable, str(ROOT / "tune_jobs" / "report.py"), str(store.folder), *extra],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for extra in (["--json"], [])
     )  # fmt: skip
-    assert report.stdout.strip() in done.stdout
+    assert json.loads(again) == verdict
+    assert text.strip() in done.stdout
     refused = subprocess.run(
         command(tmp_path, mnist_dir), cwd=tmp_path, capture_output=True, text=True
     )
@@ -124,7 +134,7 @@ def wait_for_rows(store: SweepStore, count: int, process: subprocess.Popen[str])
 def test_a_driver_killed_at_work_is_taken_up_where_it_was(tmp_path: Path, data_dir: Path) -> None:
     arguments = (
         "--model", "mlp", "--data", "digits", "--batch-sizes", "8,32", "--trials", "8",
-        "--budget-examples", "60000", "--target", "1.0",
+        "--budget-examples", "60000", "--target", "1.0", "--seeds", "1",
     )  # fmt: skip
     (tmp_path / "small.toml").write_text(QUICKLY + "validation_examples = 300\n")
     driver = subprocess.Popen(
@@ -144,7 +154,9 @@ def test_a_driver_killed_at_work_is_taken_up_where_it_was(tmp_path: Path, data_d
         assert after[row.trial_id] == row  # 1
     assert len(store.read_trials()) == len(after)  # 2
     assert set(mlflow_runs(tmp_path)) == set(after)  # 2
-    raced = [r for r in after.values() if r.outcome in ("finished", "stopped")]
+    searched = [r for r in after.values() if r.stage == "search"]
+    raced = [r for r in searched if r.outcome in ("finished", "stopped")]
     assert len(raced) >= 8 and {r.batch_size for r in raced} == {8, 32}  # 3
+    assert sorted(r.batch_size for r in after.values() if r.stage == "confirm") == [8, 32]  # 3
     kept = {(m.trial_id, m.rung): m.val_accuracy for m in store.read_measurements() if m.rung}
     assert rungs.items() <= kept.items()  # 4

@@ -31,7 +31,8 @@ from tune_jobs.measure.probe import Subject, training_run
 from tune_jobs.measure.profiling import DeviceProfiler, ProfilePlan, to_profiles
 from tune_jobs.training import device as devices
 
-BATCH_SIZES = (16, 64, 256)
+BATCH_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+PROFILE_SECONDS = 120.0
 TRIAL_BATCH_SIZE, TRIAL_UPDATES = 64, 60
 
 
@@ -77,9 +78,11 @@ def run_trial(subject: Subject) -> tuple[float, float]:
 
 def observe(subject: Subject) -> dict[str, object]:
     """One profile and one trial, now."""
-    plan = ProfilePlan(BATCH_SIZES, "whole", 25.0, 0.1)
+    plan = ProfilePlan(BATCH_SIZES, "whole", PROFILE_SECONDS, 0.1)
+    began = time.perf_counter()
     with FreshProcesses() as fresh:
         seen = DeviceProfiler(fresh, subject, plan, lambda line: None).run()
+        profile_seconds = time.perf_counter() - began
         # By its module's name, not as part of __main__, which the fresh process does not have.
         trial = import_module("scripts.bench.contention").run_trial
         outcome = fresh.call(trial, subject, 120)[0]
@@ -92,6 +95,8 @@ def observe(subject: Subject) -> dict[str, object]:
         "wall_time_seconds": wall,
         "measured_train_seconds": updates,
         "train_seconds": step * TRIAL_UPDATES if step else None,
+        "profile_seconds": profile_seconds,
+        "rounds": {r.batch_size: r.rounds for r in rows},
         "load": os.getloadavg()[0],
     }
 
