@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +376,13 @@ def test_a_perfect_curve_still_has_other_targets() -> None:
     ]
     runs = of_sweep([rows.result(trial_id="a", stage="confirm")], curve, target=0.9)
     assert len({r.target for r in runs}) >= 5
+
+
+def test_a_run_that_diverged_counts_as_its_whole_budget_in_vain() -> None:
+    config = replace(SweepConfig(), target=0.9)
+    gone = rows.result(stage="confirm", outcome="diverged", batch_size=64, budget_examples=6400,
+                       examples_seen=640, updates=10, train_seconds=2.0, examples_to_target=None,
+                       updates_to_target=None, time_to_target_seconds=None, target=0.9)  # fmt: skip
+    (run,) = runs_of_sweep(config, [gone], [])
+    assert (run.examples_seen, run.updates, run.train_seconds) == (6400, 100, 20.0)
+    assert run.examples_to_target is None and run.val_accuracy is None

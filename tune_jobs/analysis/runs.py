@@ -139,9 +139,27 @@ def accuracy_at_updates(measurements: Sequence[Measurement], updates: int | None
     return nearest.test_accuracy if equal else None
 
 
+def as_if_whole(trial: TrialResult) -> TrialResult:
+    """A run that diverged without reaching counts as one that used its whole budget in vain.
+
+    It would never have reached, however long it had gone on; where it broke off says nothing of how
+    fast its batch size is.
+    """
+    seen, budget = trial.examples_seen, trial.budget_examples
+    if trial.outcome != "diverged" or trial.examples_to_target is not None or not 0 < seen < budget:
+        return trial
+    return replace(
+        trial,
+        examples_seen=budget,
+        updates=math.ceil(budget / trial.batch_size),
+        train_seconds=trial.train_seconds * budget / seen,
+    )
+
+
 def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | None) -> TargetRun:
     """The trial at the sweep's target, exactly as it found it."""
     whole = trial.outcome == "finished"
+    trial = as_if_whole(trial)
     return TargetRun(
         workload=workload,
         batch_size=trial.batch_size,
