@@ -393,7 +393,12 @@ def slurm_job(folder: Path, restarts: int) -> subprocess.Popen[bytes]:
     around = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(folder)}
     around |= {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "node[1-2]"}
     around |= {"SLURM_RESTART_COUNT": str(restarts)}
-    return subprocess.Popen(["bash", str(SBATCH), "--name", "a"], env=around)
+    # What was started in the background inherits SIGINT ignored, which bash cannot trap then.
+    return subprocess.Popen(
+        ["bash", str(SBATCH), "--name", "a"],
+        env=around,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.mark.parametrize(("restarts", "asked"), [(0, "--name a"), (1, "--name a --resume")])
