@@ -64,6 +64,8 @@ def answer_box(verdict: Verdict) -> Markup:
 def _without_answer(verdict: Verdict) -> str:
     if verdict.status == "unreached":
         return "none reached the target"
+    if len(verdict.tied_batch_sizes) < 2:
+        return f"undecided; {verdict.leading_batch_size} leads"
     return f"undecided between {named(verdict.tied_batch_sizes)}"
 
 
