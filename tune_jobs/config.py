@@ -51,9 +51,9 @@ class SweepConfig:
     )
     search: str = option("tpe", "Search", ", ".join(SEARCHES), flag=True)
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
-    target: float = option(0.95, "Search", "validation accuracy to reach, in (0, 1]", flag=True)
+    target: float = option(0.93, "Search", "validation accuracy to reach, in (0, 1]", flag=True)
     budget_examples: int = option(
-        12_288, "Search", "examples that a trial may see at the most", flag=True
+        9_216, "Search", "examples that a trial may see at the most", flag=True
     )
     seeds: int = option(3, "Search", "seeds of each batch size's best run", flag=True)
     seed: int = option(0, "Search", "seed of the search and of its trials")
@@ -92,6 +92,10 @@ class SweepConfig:
     max_trials_per_gpu: int = option(4, "Resources", "neighbours on one GPU at the most, for auto")
     accelerator: str | None = option(
         None, "Resources", "use devices of this type alone, as Ray names it", flag=True
+    )
+
+    custom_resources: str = option(
+        "", "Resources", 'what a trial asks of nodes besides, such as "local_ssd=1,rack7=0.001"'
     )
 
     runs_dir: str = option("runs", "Output", "folder that keeps sweeps", flag=True)
@@ -201,6 +205,7 @@ def validate(config: SweepConfig) -> None:
     _validate_measure_and_verdict(config)
     requested_cpus(config)
     requested_gpus(config, available=0)
+    custom_resources(config)
 
 
 def _validate_measure_and_verdict(config: SweepConfig) -> None:
@@ -293,6 +298,20 @@ def requested_cpus(config: SweepConfig) -> float | None:
             f"--cpus-per-trial {config.cpus_per_trial}: must be auto or a number greater than 0"
         )
     return cpus
+
+
+def custom_resources(config: SweepConfig) -> dict[str, float]:
+    """Amounts of the cluster's own resources that every trial asks for, by name."""
+    amounts = {}
+    for pair in filter(None, config.custom_resources.split(",")):
+        name, _, amount = (part.strip() for part in pair.partition("="))
+        amounts[name] = _number(amount)
+        if not name or name in ("CPU", "GPU", "memory") or not amounts[name] > 0:
+            raise UserError(
+                f"custom_resources {pair!r}: must be NAME=AMOUNT, the amount greater than 0; CPUs "
+                "and GPUs have options of their own"
+            )
+    return amounts
 
 
 def requested_micro_batch(config: SweepConfig) -> int | None:

@@ -35,6 +35,7 @@ class BatchSizeProfile:
             before the crash.
         requested_mib: the allocation that failed, where the error tells.
         waited_seconds: how long the stage waited for the device to be free.
+        accelerator: the type of GPU as Ray names it, by which trials ask for it.
     """
 
     batch_size: int
@@ -66,6 +67,7 @@ class BatchSizeProfile:
     allocator_retries: int | None
     requested_mib: float | None
     waited_seconds: float
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from tune_jobs.store import SweepStore
 from tune_jobs.tracking.mlflow_copy import MlflowCopy, check_reachable, default_uri
 
 if TYPE_CHECKING:
+    from tune_jobs.tuning.cluster import Cluster
     from tune_jobs.tuning.stages import Stage
 
 CONFIRM_ROUNDS = 3  # what the machine failed is tried again so often
@@ -174,19 +175,20 @@ class Job:
 
 def sweep(job: Job) -> int:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
-    from tune_jobs.tuning import stages
+    from tune_jobs.tuning import cluster as clusters
+    from tune_jobs.tuning.stages import Stage
 
     config, store = job.config, job.store
-    if not stages.in_a_cluster():
-        stages.check_request(config, stages.this_machine())
-    cluster = stages.start_ray(ROOT)
-    stages.check_request(config, cluster)
-    stages.check_storage(store, cluster)
+    if not clusters.in_a_cluster():
+        clusters.check_request(config, clusters.this_machine())
+    cluster = clusters.start_ray(ROOT)
+    clusters.check_request(config, cluster)
+    clusters.check_storage(store, cluster)
     store.write_text(store.config, to_toml(config))
-    facts = environment.describe(ROOT) | stages.job_facts(cluster)
+    facts = environment.describe(ROOT) | clusters.job_facts(cluster)
     store.write_environment(facts)
     copy = start_copy(job, facts)
-    profiles = measure(job)
+    profiles = measure(job, cluster)
     if copy is not None:
         for profile in profiles:
             copy.profile(profile)
@@ -194,7 +196,7 @@ def sweep(job: Job) -> int:
         whole = copy is None or finish_copy(copy, store, "Profiles only.", {"verdict": "measured"})
         print_places(places(job, whole), job.console)
         return 0
-    stage = stages.Stage.of(config, store, job.data_path, cluster, profiles)
+    stage = Stage.of(config, store, job.data_path, cluster, profiles)
     search(job, stage, copy)
     confirm(job, stage, copy)
     return conclude(job, copy, facts)
@@ -211,7 +213,7 @@ def places(job: Job, whole: bool) -> list[tuple[str, str]]:
     ]
 
 
-def measure(job: Job) -> list[BatchSizeProfile]:
+def measure(job: Job, cluster: Cluster) -> list[BatchSizeProfile]:
     """Stage 1, unless the store holds its rows already; its table is printed either way."""
     from tune_jobs.analysis.costs import noise_lines, print_costs
     from tune_jobs.analysis.html import write_report
@@ -221,7 +223,7 @@ def measure(job: Job) -> list[BatchSizeProfile]:
     config, store = job.config, job.store
     profiles = store.read_profiles()
     if {p.batch_size for p in profiles} < set(config.batch_sizes):
-        profiles = profile_devices(config, store, job.data_path, job.say)
+        profiles = profile_devices(config, store, job.data_path, cluster, job.say)
     examples = len(open_dataset(job.data_path).train.labels) - config.validation_examples
     print_costs(profiles, config.memory_margin, examples, job.console)
     noise = store.read_noise_scale()
@@ -275,8 +277,9 @@ def confirm(job: Job, stage: Stage, copy: MlflowCopy | None) -> None:
 def told(job: Job, stage: str, count: int, copy: MlflowCopy | None) -> Iterator[None]:
     """While a stage runs, its records are heard by the terminal and by MLflow's copy."""
     from tune_jobs.progress import Progress
-    from tune_jobs.tuning import keeper
+    from tune_jobs.tuning import keeper, waiting
 
+    waiting.SAY[job.config.name] = job.say
     with Progress(stage, job.config.batch_sizes, count, job.console) as progress:
         progress.already([t for t in job.store.read_trials() if t.stage == stage])
         keeper.LISTENERS[job.config.name] = [progress, *([hearing(copy)] if copy else [])]

@@ -24,11 +24,12 @@ from tune_jobs.data.dataset import open_dataset
 from tune_jobs.measure import noise_scale
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import device as devices
-from tune_jobs.training.loop import EVALUATION_BATCH, RunSettings, TrainingRun
+from tune_jobs.training.loop import RunSettings, TrainingRun
 from tune_jobs.training.optimizers import scaled_learning_rate
 
 WARM_UPDATES = 2
 OPTIMIZER_STEPS = 5
+EVALUATION_SAMPLE = 250
 ENOUGH_SPREAD = 0.03
 
 
@@ -96,7 +97,7 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
     seconds = _timed(lambda: _update(run), device, request)
     steps = _timed(lambda: run.optimizer.step(), device, _few(request))
     training_peak = devices.peak_memory_mib(device)
-    sample = run.val_indices[:EVALUATION_BATCH]
+    sample = run.val_indices[:EVALUATION_SAMPLE]
     run.evaluate(run.data.train, sample)
     began = time.perf_counter()
     run.evaluate(run.data.train, sample)

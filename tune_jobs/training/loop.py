@@ -23,7 +23,6 @@ from tune_jobs.data.dataset import Dataset, ImageSet
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 
-EVALUATION_BATCH = 250
 Weights = dict[str, torch.Tensor]
 
 
@@ -230,9 +229,9 @@ class TrainingRun:
     ) -> tuple[float, float]:
         """Mean loss and accuracy over `indices`, with the given weights or the current ones."""
         self.model.eval()
-        loss, right = 0.0, 0
-        for start in range(0, len(indices), EVALUATION_BATCH):
-            images, labels = self.batch(split, indices[start : start + EVALUATION_BATCH])
+        loss, right, size = 0.0, 0, devices.EVALUATION_BATCH[self.device.type]
+        for start in range(0, len(indices), size):
+            images, labels = self.batch(split, indices[start : start + size])
             if weights is None:
                 output = self.model(images)
             else:

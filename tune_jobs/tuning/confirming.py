@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ray import cloudpickle
@@ -19,14 +19,19 @@ def equal_updates(budget_examples: int, batch_sizes: Iterable[int]) -> int:
     return updates_for(budget_examples, max(batch_sizes))
 
 
-def alone(requests: Mapping[int, TrialRequest], node_cpus: float) -> dict[int, TrialRequest]:
+def alone(
+    requests: Mapping[int, TrialRequest], node_cpus: float, accelerator: str | None
+) -> dict[int, TrialRequest]:
     """Requests that leave no room for a neighbour: a whole GPU, or every CPU of a node.
 
-    `node_cpus` are those of the node that was profiled: nodes with fewer are left idle, since what
-    was measured does not hold for them.
+    GPUs are of one type, so that seconds can be compared: `accelerator`, but for a batch size that
+    asks for another already. `node_cpus` are those of the node that was profiled: nodes with fewer
+    are left idle, since what was measured does not hold for them.
     """
     return {
-        size: TrialRequest(r.cpus if r.gpus else node_cpus, 1.0 if r.gpus else 0.0, r.memory_mib)
+        size: replace(r, gpus=1.0, accelerator=r.accelerator or accelerator)
+        if r.gpus
+        else replace(r, cpus=node_cpus)
         for size, r in requests.items()
     }
 

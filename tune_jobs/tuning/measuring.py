@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune_jobs.config import SweepConfig, requested_cpus, requested_gpus
+from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
 from tune_jobs.errors import UserError
 from tune_jobs.measure.clock import chosen
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
@@ -26,9 +27,10 @@ from tune_jobs.measure.profiling import (
 from tune_jobs.records import BatchSizeProfile, NoiseScale
 from tune_jobs.store import SweepStore
 from tune_jobs.training import optimizers
+from tune_jobs.tuning.cluster import Cluster, Shape, accelerator, alive
+from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
 NOISE_SECONDS = 20.0
-_LABEL = "accelerator_type:"
 
 
 @dataclass(frozen=True)
@@ -46,33 +48,43 @@ class DeviceType:
     gpus: float
 
 
-def device_types(config: SweepConfig) -> list[DeviceType]:
+def device_types(
+    config: SweepConfig, cluster: Cluster, say: Callable[[str], None]
+) -> list[DeviceType]:
     """The types that trials may land on: GPUs where a trial asks for one, else CPUs.
 
-    Errors:
-        UserError: `--accelerator` names a type that no node has.
+    Where no node has what a trial asks for, the autoscaler is asked for one first, and waited for.
     """
-    nodes = [n for n in ray.nodes() if n["Alive"]]
-    with_gpus = [n for n in nodes if n["Resources"].get("GPU", 0) > 0]
-    if with_gpus and requested_gpus(config, len(with_gpus)) > 0:
-        found = {_accelerator(n): n for n in with_gpus}
-        wanted = config.accelerator
-        if wanted is not None and wanted not in found:
-            raise UserError(
-                f"--accelerator {wanted}: no node has it; the cluster has {', '.join(found)}"
-            )
+    asked = custom_resources(config) | (
+        {LABEL + config.accelerator: SHARE_OF_LABEL} if config.accelerator else {}
+    )
+    if requested_gpus(config, cluster.could_have("GPU")) > 0:
+        found = {accelerator(n): n for n in _nodes_with(asked | {"GPU": 1.0}, say)}
+        return [DeviceType(name, n["NodeID"], _cpus(n), 1.0) for name, n in found.items()]
+    node = max(_nodes_with(asked | {"CPU": requested_cpus(config) or 1.0}, say), key=_cpus)
+    return [DeviceType("cpu", node["NodeID"], _cpus(node), 0.0)]
+
+
+def _nodes_with(asked: Shape, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The living nodes that hold so much; there is one at least on return."""
+
+    def holding() -> list[dict[str, Any]]:
         return [
-            DeviceType(name, n["NodeID"], int(n["Resources"].get("CPU", 0)), 1.0)
-            for name, n in found.items()
-            if wanted in (None, name)
+            node
+            for node in alive()
+            if all(node["Resources"].get(name, 0.0) >= amount for name, amount in asked.items())
         ]
-    node = max(nodes, key=lambda n: n["Resources"].get("CPU", 0))
-    return [DeviceType("cpu", node["NodeID"], int(node["Resources"].get("CPU", 0)), 0.0)]
+
+    if not holding():
+        say("measure: waits for a node with " + ", ".join(f"{v:g} {k}" for k, v in asked.items()))
+        group = placement_group([dict(asked)])
+        ray.get(group.ready())
+        remove_placement_group(group)
+    return holding()
 
 
-def _accelerator(node: dict[str, Any]) -> str:
-    labels = [key.removeprefix(_LABEL) for key in node["Resources"] if key.startswith(_LABEL)]
-    return labels[0] if labels else "GPU"
+def _cpus(node: Mapping[str, Any]) -> int:
+    return int(node["Resources"].get("CPU", 0))
 
 
 class ProbeHost:
@@ -139,16 +151,19 @@ class RayCaller:
 
 
 def profile_devices(
-    config: SweepConfig, store: SweepStore, data_path: Path, say: Callable[[str], None]
+    config: SweepConfig,
+    store: SweepStore,
+    data_path: Path,
+    cluster: Cluster,
+    say: Callable[[str], None],
 ) -> list[BatchSizeProfile]:
     """Profile every device type that trials may land on; the rows are in the store on return.
 
     Errors:
         UserError: the model fails at the smallest batch size, or no batch size fits.
     """
-    kinds = device_types(config)
-    spread_out = len([n for n in ray.nodes() if n["Alive"]]) > 1
-    data = [ray.put(data_path.read_bytes())] if spread_out else []
+    kinds = device_types(config, cluster, say)
+    data = [ray.put(data_path.read_bytes())] if cluster.spread_out else []
     rows: list[BatchSizeProfile] = []
     noise: list[NoiseScale] = []
     for kind in kinds:
@@ -188,7 +203,9 @@ def _profile(
         config.batch_sizes, config.micro_batch, config.profile_seconds, config.memory_margin
     )
     seen = DeviceProfiler(caller, subject, plan, say).run()
-    return to_profiles(seen, subject, sizes, caller.node, caller.waited_seconds)
+    rows = to_profiles(seen, subject, sizes, caller.node, caller.waited_seconds)
+    named = kind.name if kind.gpus and kind.name != "GPU" else None
+    return [replace(row, accelerator=named) for row in rows]
 
 
 def _noise(

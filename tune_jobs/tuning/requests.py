@@ -7,41 +7,78 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tune_jobs.config import SweepConfig, requested_cpus, requested_gpus
+from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
 from tune_jobs.measure.clock import chosen
 from tune_jobs.records import BatchSizeProfile
 
 WORKER_MIB = 1024  # Ray's worker process itself, which a probe does not have
 QUANTUM_MIB = 512
 CUDA_CONTEXT_MIB = 600
+LABEL = "accelerator_type:"  # Ray's mark of a node's type of GPU
+SHARE_OF_LABEL = 0.001  # what a trial takes of the mark, so that many find room
 
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """CPUs, GPUs (fractions allowed) and host memory of one trial."""
+    """CPUs, GPUs (fractions allowed) and host memory of one trial.
+
+    Attributes:
+        accelerator: the type of GPU, as Ray names it, that it has to be; None where any will do.
+        custom: amounts of the cluster's own resources, by name.
+    """
 
     cpus: float
     gpus: float
     memory_mib: int | None
+    accelerator: str | None = None
+    custom: tuple[tuple[str, float], ...] = ()
 
     def bundle(self) -> dict[str, float]:
         """As Ray's placement groups take it."""
-        asked = {"CPU": self.cpus, "GPU": self.gpus}
+        asked = {"CPU": self.cpus, "GPU": self.gpus, **dict(self.custom)}
         if self.memory_mib is not None:
             asked["memory"] = self.memory_mib * 2**20
+        if self.accelerator is not None:
+            asked[LABEL + self.accelerator] = SHARE_OF_LABEL
         return {name: amount for name, amount in asked.items() if amount}
 
 
 def trial_requests(
-    config: SweepConfig, profiles: Sequence[BatchSizeProfile], gpus_in_cluster: float
+    config: SweepConfig,
+    profiles: Sequence[BatchSizeProfile],
+    gpus_in_cluster: float,
+    preferred: str | None = None,
 ) -> dict[int, TrialRequest]:
-    """The request of every feasible batch size: the most that any device type needs for it."""
+    """The request of every feasible batch size: the most that any device type needs for it.
+
+    A batch size that does not fit every profiled type asks for one that it fits, the `preferred`
+    where that is among them.
+    """
+    types = {row.accelerator for row in profiles}
     by_size: dict[int, list[BatchSizeProfile]] = {}
     for row in chosen(profiles):
         by_size.setdefault(row.batch_size, []).append(row)
-    return {size: _request(config, rows, gpus_in_cluster) for size, rows in by_size.items()}
+    return {
+        size: replace(
+            _request(config, rows, gpus_in_cluster),
+            accelerator=_accelerator(config, types, rows, preferred),
+        )
+        for size, rows in by_size.items()
+    }
+
+
+def _accelerator(
+    config: SweepConfig,
+    types: set[str | None],
+    rows: Sequence[BatchSizeProfile],
+    preferred: str | None,
+) -> str | None:
+    fitting = {row.accelerator for row in rows}
+    if config.accelerator or fitting == types:
+        return config.accelerator
+    return preferred if preferred in fitting else min(filter(None, fitting), default=None)
 
 
 def _request(
@@ -49,12 +86,14 @@ def _request(
 ) -> TrialRequest:
     cpus = requested_cpus(config) or max(row.cpus for row in rows)
     gpus = requested_gpus(config, gpus_in_cluster)
+    custom = tuple(custom_resources(config).items())
     if gpus and config.gpus_per_trial == "auto":
         gpus = max(gpu_fraction(row, config) for row in rows)
     if gpus:
-        return TrialRequest(cpus, gpus, None)
+        return TrialRequest(cpus, gpus, None, custom=custom)
     peaks = [row.peak_memory_mib for row in rows if row.peak_memory_mib is not None]
-    return TrialRequest(cpus, 0.0, host_memory_mib(max(peaks)) if peaks else None)
+    memory = host_memory_mib(max(peaks)) if peaks else None
+    return TrialRequest(cpus, 0.0, memory, custom=custom)
 
 
 def gpu_fraction(row: BatchSizeProfile, config: SweepConfig) -> float:

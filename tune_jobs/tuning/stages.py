@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
-import secrets
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Read by Ray when it is imported.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
-os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
-import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune_jobs.config import SweepConfig, requested_cpus, requested_gpus
-from tune_jobs.errors import UserError
+from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.training import optimizers
-from tune_jobs.training.loop import EVALUATION_BATCH
+from tune_jobs.training.device import EVALUATION_BATCH
 from tune_jobs.training.schedule import rung_budgets
+from tune_jobs.tuning.cluster import (
+    Cluster,
+    check_request,
+    cpus_of_the_largest_node,
+    main_accelerator,
+)
 from tune_jobs.tuning.confirming import Listed, alone, equal_updates
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.racing import BatchSizeRaces
@@ -42,109 +38,10 @@ from tune_jobs.tuning.requests import TrialRequest, trial_requests
 from tune_jobs.tuning.searcher import BRACKETS, RESCUES, BatchSizeShares
 from tune_jobs.tuning.space import Range
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
+from tune_jobs.tuning.waiting import Waiting
 
 SEARCH, CONFIRM = "search", "confirm"
-WORTH_SHARING = 0.01  # seconds of one evaluation batch on one thread
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has to give: CPUs and GPUs in all, and nodes alive."""
-
-    cpus: float
-    gpus: float
-    nodes: int
-
-
-def start_ray(root: Path) -> Cluster:
-    """Join the cluster of the job, or start Ray on this machine; never twice."""
-    if not ray.is_initialized():
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        options: dict[str, object] = {"logging_level": "warning", "log_to_driver": False}
-        if not in_a_cluster():
-            options |= {"include_dashboard": False}
-            options |= {"runtime_env": {"env_vars": {"PYTHONPATH": str(root)}}}
-        ray.init(**options)
-    total = ray.cluster_resources()
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), len(alive))
-
-
-def in_a_cluster() -> bool:
-    """True where RAY_ADDRESS names a cluster to join; Ray sets it for every job."""
-    return "RAY_ADDRESS" in os.environ
-
-
-def this_machine() -> Cluster:
-    """What a Ray started here will have: told without starting it."""
-    return Cluster(float(os.cpu_count() or 1), float(torch.cuda.device_count()), 1)
-
-
-def check_request(config: SweepConfig, cluster: Cluster) -> float:
-    """GPUs per trial; raises UserError when a trial asks for more than the cluster has."""
-    gpus = requested_gpus(config, cluster.gpus)
-    cpus = requested_cpus(config) or 1.0
-    if cpus > cluster.cpus:
-        raise UserError(
-            f"--cpus-per-trial {cpus:g}: the cluster has {cluster.cpus:g} CPUs, "
-            "so no trial could ever start; lower it"
-        )
-    if gpus > cluster.gpus:
-        raise UserError(
-            f"--gpus-per-trial {gpus:g}: the cluster has {cluster.gpus:g} GPUs, so no trial could "
-            "ever start; lower it, or give 0 to train on CPUs"
-        )
-    return gpus
-
-
-def check_storage(store: SweepStore, cluster: Cluster) -> None:
-    """Raises UserError when the sweep's folder is not seen by every node of the cluster."""
-    if cluster.nodes < 2 or store.remote is not None:
-        return
-    marker = store.folder.resolve() / ".seen-by-all-nodes"
-    marker.write_text(word := secrets.token_hex(8))
-    try:
-        blind = [at for at, said in _read_everywhere(marker).items() if said != word]
-    finally:
-        marker.unlink(missing_ok=True)
-    if blind:
-        raise UserError(
-            f"--runs-dir: {store.folder.resolve()} is not the same folder on the nodes "
-            f"{', '.join(sorted(blind))}, where trials keep their checkpoints; give a folder that "
-            "all nodes share, or a URI such as s3://bucket/runs"
-        )
-
-
-def _read_everywhere(path: Path) -> dict[str, str | None]:
-    """What each node's file of this path says, by the node's address."""
-
-    def read(path: Path) -> str | None:
-        return path.read_text() if path.exists() else None
-
-    there = ray.remote(num_cpus=0, max_retries=0)(read)
-    asked = {
-        n["NodeManagerAddress"] + ":" + n["NodeID"][:4]: there.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
-        ).remote(path)
-        for n in ray.nodes()
-        if n["Alive"]
-    }
-    return {at: ray.get(answer) for at, answer in asked.items()}
-
-
-def job_facts(cluster: Cluster) -> dict[str, object]:
-    """The Ray job's ids and the cluster's shape, for `environment.json` and MLflow."""
-    return {
-        "ray_job_id": ray.get_runtime_context().get_job_id(),
-        "submission_id": _submission_id(),
-        "cluster": f"{cluster.nodes} nodes, {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs",
-    }
-
-
-def _submission_id() -> str | None:
-    """The name that `ray job` knows this driver by; None outside a job."""
-    told = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    return (told.get("metadata") or {}).get("job_submission_id")
+WORTH_SHARING = 0.005  # seconds of one evaluation batch on one thread
 
 
 def learning_rate_range(config: SweepConfig) -> Range:
@@ -164,6 +61,8 @@ class Stage:
 
     Attributes:
         requests: what trials of each feasible batch size ask for while searching.
+        accelerator: the type of GPU, as Ray names it, whose seconds the verdict is of; None where
+            there is one type alone.
         memory_growth_mib: what a trial may allocate under the user's limit, libraries left out.
     """
 
@@ -173,6 +72,7 @@ class Stage:
     cluster: Cluster
     profiles: Sequence[BatchSizeProfile]
     requests: dict[int, TrialRequest]
+    accelerator: str | None
     memory_growth_mib: float | None
 
     @classmethod
@@ -185,14 +85,15 @@ class Stage:
         profiles: Sequence[BatchSizeProfile],
     ) -> Stage:
         check_request(config, cluster)
-        requests = trial_requests(config, profiles, cluster.gpus)
+        accelerator = main_accelerator(config)
+        requests = trial_requests(config, profiles, cluster.could_have("GPU"), accelerator)
         growth = _memory_growth_mib(config, profiles)
-        return cls(config, store, data_path, cluster, profiles, requests, growth)
+        return cls(config, store, data_path, cluster, profiles, requests, accelerator, growth)
 
     def shared(self) -> SharedByTrials:
         """What all trials have in common, as the search needs it."""
         config = self.config
-        whole = [ray.put(self.data_path.read_bytes())] if self.cluster.nodes > 1 else []
+        whole = [ray.put(self.data_path.read_bytes())] if self.cluster.spread_out else []
         return SharedByTrials(
             model=config.model,
             optimizer=config.optimizer,
@@ -240,7 +141,7 @@ def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
     With `resume` the runs that an earlier driver left unfinished are taken up instead, from their
     checkpoints; ask again which are missing then.
     """
-    requests = alone(stage.requests, cpus_of_the_largest_node())
+    requests = alone(stage.requests, cpus_of_the_largest_node(), stage.accelerator)
     shared = replace(
         stage.shared(),
         requests=requests,
@@ -267,14 +168,10 @@ def _evaluation_threads(
     Evaluating is no part of what is timed. Small batches are slower on several threads.
     """
     speeds = [row.evaluation_examples_per_second or math.inf for row in chosen(profiles)]
-    if any(r.gpus for r in requests.values()) or EVALUATION_BATCH / max(speeds) < WORTH_SHARING:
+    batch_seconds = EVALUATION_BATCH["cpu"] / max(speeds)
+    if any(r.gpus for r in requests.values()) or batch_seconds < WORTH_SHARING:
         return None
     return max(1, int(max(r.cpus for r in requests.values())))
-
-
-def cpus_of_the_largest_node() -> float:
-    """CPUs of the node that a CPU profile is taken on."""
-    return float(max(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]))
 
 
 def _memory_growth_mib(config: SweepConfig, profiles: Sequence[BatchSizeProfile]) -> float | None:
@@ -285,11 +182,11 @@ def _memory_growth_mib(config: SweepConfig, profiles: Sequence[BatchSizeProfile]
 
 
 def at_once(requests: Iterable[TrialRequest], cluster: Cluster) -> int:
-    """Trials that fit the cluster side by side, were all as small as the smallest."""
-    least_gpus = min(request.gpus for request in requests)
-    if least_gpus:
-        return max(1, int(cluster.gpus / least_gpus))
-    return max(1, int(cluster.cpus / min(request.cpus for request in requests)))
+    """Trials that fit the cluster side by side, were all as small as the smallest.
+
+    Nodes that the autoscaler may add count: it adds them for trials that wait.
+    """
+    return max(1, *(int(cluster.places_for(request.bundle())) for request in requests))
 
 
 def _trainable(shared: SharedByTrials) -> object:
@@ -348,7 +245,7 @@ def _fresh(
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
-            callbacks=[keeper],
+            callbacks=[keeper, Waiting(stage.config.name)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=2),
@@ -358,8 +255,31 @@ def _fresh(
 
 
 def _fit(tuner: tune.Tuner) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _interruptible():
         warnings.simplefilter("ignore")
         # Its summary looks for result files of loggers that are off; the records are the store's.
         logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
         tuner.fit()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """On SIGINT Tune saves its state, and KeyboardInterrupt is raised here.
+
+    By itself Tune returns from an interrupted experiment as from one that is over. It listens to
+    SIGUSR1 as well, so that is what it is sent.
+    """
+    interrupted = threading.Event()
+
+    def pass_on(*_: object) -> None:
+        interrupted.set()
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGINT, pass_on)
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)  # until Tune listens
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted.is_set():
+        raise KeyboardInterrupt

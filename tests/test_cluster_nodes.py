@@ -1,0 +1,185 @@
+"""Sweeps on real Ray nodes of this machine: a head, three workers, an MLflow server.
+
+Each has an address of its own; jobs are submitted with the real client. What has to hold:
+  1. every confirm run and every search trial stands once in the store and once in MLflow;
+  2. workers of every address ran trials, the head none;
+  3. a worker killed in the middle and an MLflow server that was away cost no row;
+  4. a sweep that `ray job stop` ended goes on, and keeps what it had.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tune_jobs.records import STATUSES, TrialResult
+from tune_jobs.store import SweepStore
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES, SEEDS, BUDGET = (16, 64), 3, 150_000
+SMALL = (
+    'profile_seconds = 5\nnoise_scale = false\ncpus_per_trial = "1"\nvalidation_examples = 300\n'
+)
+NOT_ALLOWED = "network namespaces are not allowed"
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """What `cluster/local.sh` started, and how to reach it."""
+
+    state: Path
+    shared: Path
+
+    def surroundings(self) -> dict[str, str]:
+        return {**os.environ, "SWEEP_CLUSTER_STATE": str(self.state)}
+
+    def call(self, *words: str) -> str:
+        """`cluster/local.sh WORDS`; its output, its errors too where it failed."""
+        done = subprocess.run(
+            [str(ROOT / "cluster" / "local.sh"), *words],
+            env=self.surroundings(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        return done.stdout + (done.stderr if done.returncode else "")
+
+    def addresses(self) -> dict[str, str]:
+        """Address of each node by its name."""
+        return dict(line.split()[:2] for line in self.call("status").splitlines())
+
+    def submit(self, *options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(ROOT / "scripts" / "submit"), *options],
+            cwd=self.state, env=self.surroundings(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def store(self, name: str) -> SweepStore:
+        return SweepStore(self.shared / name)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    local = LocalCluster(folder / "state", folder / "runs")
+    local.state.mkdir()
+    (local.state / "small.toml").write_text(SMALL)
+    try:
+        told = local.call("up", "3", "--shared", str(local.shared))
+        if NOT_ALLOWED in told:
+            told = local.call("up", "3", "--shared", str(local.shared), "--loopback")
+        assert "submit a job:" in told, told
+        yield local
+    finally:
+        local.call("down")
+
+
+def options(name: str) -> tuple[str, ...]:
+    return (
+        "--name", name, "--config", "small.toml", "--model", "mlp", "--data", "digits",
+        "--batch-sizes", ",".join(map(str, SIZES)), "--trials", "6", "--seeds", str(SEEDS),
+        "--budget-examples", str(BUDGET), "--target", "0.93",
+    )  # fmt: skip
+
+
+def when(happens: Callable[[], object], job: subprocess.Popen[str], seconds: float = 200) -> None:
+    """Wait until `happens()`; fails where the job ends or the time is over before it."""
+    until = time.monotonic() + seconds
+    while not happens():
+        assert job.poll() is None, job.communicate()[0][-3000:]
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.1)
+
+
+def of_stage(store: SweepStore, stage: str) -> list[TrialResult]:
+    return [row for row in store.read_trials() if row.stage == stage]
+
+
+def check_whole(cluster: LocalCluster, name: str) -> list[TrialResult]:
+    """The records and MLflow hold every trial once; the confirm runs are those asked for."""
+    store = cluster.store(name)
+    rows = store.read_trials()
+    assert len({row.trial_id for row in rows}) == len(rows)
+    made = sorted((row.batch_size, row.seed) for row in rows if row.stage == "confirm")
+    assert made == [(size, seed) for size in SIZES for seed in range(1, SEEDS + 1)]
+    assert all(row.examples_seen == BUDGET for row in rows if row.stage == "confirm")
+    client = MlflowClient(
+        re.search(r"MLFLOW_TRACKING_URI=(\S+)", cluster.call("env"))[1]  # type: ignore[index]
+    )
+    experiment = client.get_experiment_by_name("batch-size")
+    assert experiment is not None
+    runs = client.search_runs(
+        [experiment.experiment_id], filter_string=f"tags.sweep = '{name}'", max_results=1000
+    )
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert parents[0].data.tags["submission_id"].startswith(name)
+    trials = [run.data.tags["trial_id"] for run in runs if "trial_id" in run.data.tags]
+    assert sorted(trials) == sorted(row.trial_id for row in rows)
+    return rows
+
+
+def test_a_sweep_outlives_a_worker_and_the_tracking_server(cluster: LocalCluster) -> None:
+    workers = {n: a for n, a in cluster.addresses().items() if n.startswith("worker")}
+    assert len(set(workers.values())) == 3
+    store = cluster.store("loses")
+    job = cluster.submit(*options("loses"))
+    when(lambda: of_stage(store, "search"), job)
+    cluster.call("tracking", "stop")
+    when(lambda: of_stage(store, "confirm"), job)
+    before = [row.trial_id for row in store.read_trials()]
+    cluster.call("lose", "worker2")
+    cluster.call("tracking", "start")
+    said, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, said[-3000:]
+
+    rows = check_whole(cluster, "loses")
+    assert {row.node for row in rows} <= set(workers.values())
+    assert {row.node for row in rows} >= {workers["worker1"], workers["worker3"]}
+    assert all(r.node != workers["worker2"] for r in rows if r.trial_id not in before)
+    for row in of_stage(store, "confirm"):
+        assert row.measured_train_seconds <= row.wall_time_seconds
+        assert row.waited_seconds is not None
+    assert f'"status": "{STATUSES[0]}"' in (text := store.verdict.read_text()) or any(
+        f'"status": "{status}"' in text for status in STATUSES
+    )
+    assert "\x1b" not in said
+    assert re.search(r"b16-lr\S+-s0", said)
+
+
+def test_a_sweep_that_was_stopped_goes_on(cluster: LocalCluster) -> None:
+    store = cluster.store("stopped")
+    job = cluster.submit(*options("stopped"))
+    when(lambda: len(of_stage(store, "confirm")) >= 2, job)
+    (submission,) = re.findall(
+        r"submitted (stopped-\S+)", subprocess_output := first_lines(job, "submitted")
+    ) or [subprocess_output]
+    stopping = cluster.submit("--stop", submission)
+    said, _ = stopping.communicate(timeout=90)
+    assert "stopped" in said.splitlines()[-1], said
+    job.communicate(timeout=60)
+    assert job.returncode == 1
+    kept = store.read_trials()
+
+    again = cluster.submit("--resume", "--name", "stopped")
+    said, _ = again.communicate(timeout=250)
+    assert again.returncode == 0, said[-3000:]
+    rows = {row.trial_id: row for row in check_whole(cluster, "stopped")}
+    assert all(rows[row.trial_id] == row for row in kept)
+
+
+def first_lines(job: subprocess.Popen[str], word: str) -> str:
+    """The job's output up to the line that holds the word."""
+    assert job.stdout is not None
+    for line in job.stdout:
+        if word in line:
+            return line
+    raise AssertionError(f"no line has {word}")
