@@ -166,7 +166,7 @@ def to_result(
         evaluation_seconds=last.get("evaluation_seconds", 0.0),
         wall_time_seconds=last.get("wall_time_seconds", 0.0),
         waited_seconds=last.get("waited_seconds"),
-        energy_joules=None,
+        energy_joules=last.get("energy_joules"),
         examples_per_second=clock.examples_per_second(device, size) or own_speed,
         peak_memory_mib=last.get("peak_memory_mib"),
         val_accuracy=last.get("val_accuracy"),
