@@ -176,6 +176,7 @@ class Job:
 def sweep(job: Job) -> int:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
     from tune_jobs.tuning import cluster as clusters
+    from tune_jobs.tuning.energy import check_energy
     from tune_jobs.tuning.stages import Stage
 
     config, store = job.config, job.store
@@ -184,6 +185,7 @@ def sweep(job: Job) -> int:
     cluster = clusters.start_ray(ROOT)
     clusters.check_request(config, cluster)
     clusters.check_storage(store, cluster)
+    check_energy(config, cluster, job.say)
     store.write_text(store.config, to_toml(config))
     facts = environment.describe(ROOT) | clusters.job_facts(cluster)
     store.write_environment(facts)

@@ -145,7 +145,7 @@ def as_if_whole(trial: TrialResult) -> TrialResult:
     It would never have reached, however long it had gone on; where it broke off says nothing of how
     fast its batch size is.
     """
-    seen, budget = trial.examples_seen, trial.budget_examples
+    seen, budget, joules = trial.examples_seen, trial.budget_examples, trial.energy_joules
     if trial.outcome != "diverged" or trial.examples_to_target is not None or not 0 < seen < budget:
         return trial
     return replace(
@@ -153,6 +153,7 @@ def as_if_whole(trial: TrialResult) -> TrialResult:
         examples_seen=budget,
         updates=math.ceil(budget / trial.batch_size),
         train_seconds=trial.train_seconds * budget / seen,
+        energy_joules=None if joules is None else joules * budget / seen,
     )
 
 

@@ -22,6 +22,7 @@ from tune_jobs.data.batches import ExampleStream, to_batch
 from tune_jobs.data.dataset import Dataset, ImageSet
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
+from tune_jobs.training.energy import Joules
 
 Weights = dict[str, torch.Tensor]
 
@@ -56,7 +57,10 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known after an evaluation. Seconds are this run's own clock, summed over resumes."""
+    """What is known after an evaluation. Seconds are this run's own clock, summed over resumes.
+
+    Energy is of the device during the updates alone; None unless all of them were counted.
+    """
 
     examples_seen: int
     updates: int
@@ -72,6 +76,7 @@ class Report:
     examples_to_target: int | None
     updates_to_target: int | None
     train_seconds_to_target: float | None
+    energy_joules: float | None
     rung: int | None
     diverged: bool
     done: bool
@@ -88,6 +93,7 @@ class Progress:
     peak_memory_mib: float | None = None
     updates_to_target: int | None = None
     train_seconds_to_target: float | None = None
+    energy_joules: float | None = None
 
 
 @dataclass
@@ -100,7 +106,10 @@ class Snapshot:
 
 
 class TrainingRun:
-    """A run of one configuration. `build` makes the model after the seed is set."""
+    """A run of one configuration. `build` makes the model after the seed is set.
+
+    `joules` reads the device's energy counter, where it has one.
+    """
 
     def __init__(
         self,
@@ -110,12 +119,14 @@ class TrainingRun:
         train_indices: np.ndarray[Any, Any],
         val_indices: np.ndarray[Any, Any],
         device: torch.device,
+        joules: Joules | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         devices.reset_peak_memory(device)
         self.settings = settings
         self.data = data
         self.device = device
+        self.joules = joules
         self.val_indices = val_indices
         self.test_indices = np.arange(len(data.test.labels))
         self.train_sample = train_indices[: settings.train_sample]
@@ -123,7 +134,7 @@ class TrainingRun:
         self.model = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         make = optimizers.entry(settings.optimizer).make
         self.optimizer = make(self.model.parameters(), settings.learning_rate)
-        self.progress = Progress()
+        self.progress = Progress(energy_joules=None if joules is None else 0.0)
         planned = (settings.budget_examples, settings.batch_size, settings.rungs)
         extra = set(settings.test_updates)
         self.stops = tuple(sorted({*schedule.evaluation_updates(*planned), *extra}))
@@ -139,7 +150,8 @@ class TrainingRun:
         reached = self.progress.updates_to_target is not None
         stops = self.landmarks if reached else self.stops
         stop = next(s for s in stops if s > self.progress.updates)
-        losses, snapshots = self._train_until(stop)
+        with self._energy_meter():
+            losses, snapshots = self._train_until(stop)
         train_loss = float(np.mean(losses))
         if not math.isfinite(train_loss):
             self.progress.wall_time_seconds = already + time.perf_counter() - began
@@ -259,6 +271,20 @@ class TrainingRun:
         progress.train_seconds_to_target = found.train_seconds
 
     @contextmanager
+    def _energy_meter(self) -> Iterator[None]:
+        """Add what the device uses meanwhile; a run of which a part was not counted has no sum."""
+        read, so_far = self.joules, self.progress.energy_joules
+        if read is None or so_far is None:
+            self.progress.energy_joules = None
+            yield
+            return
+        before = read()
+        try:
+            yield
+        finally:
+            self.progress.energy_joules = so_far + read() - before
+
+    @contextmanager
     def _evaluation_clock(self) -> Iterator[None]:
         began, threads = time.perf_counter(), torch.get_num_threads()
         if self.settings.evaluation_threads:
@@ -296,6 +322,7 @@ class TrainingRun:
             examples_to_target=None if reached is None else reached * size,
             updates_to_target=reached,
             train_seconds_to_target=progress.train_seconds_to_target,
+            energy_joules=progress.energy_joules,
             rung=self.rung_at.get(progress.updates),
             diverged=diverged,
             done=diverged or self._is_last(progress.updates),

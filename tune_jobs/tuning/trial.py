@@ -18,7 +18,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from models.registry import build
 from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset, read_dataset
-from tune_jobs.training import checkpoint, device
+from tune_jobs.training import checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.tuning.racing import TIME_ATTR, score
@@ -80,6 +80,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(shared.threads[config["batch_size"]])
         self.dataset = open_shared_data(shared)
         self.device = device.pick(request.gpus)
+        # The counter is of the whole GPU: a share of one has none of its own.
+        self.joules = energy.counter(self.device) if request.gpus >= 1 else None
         self._limit_memory(request)
         self.node = ray.util.get_node_ip_address()
         self.waited_seconds = _since(shared.began_at)
@@ -132,6 +134,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             train,
             validation,
             self.device,
+            self.joules,
         )
         self.saved_at = time.monotonic()
 
