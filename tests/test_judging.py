@@ -319,6 +319,22 @@ def test_seconds_of_different_device_types_are_never_mixed() -> None:
     assert "4 left out" in verdict.warnings[0]
 
 
+def test_other_device_types_are_told_by_their_own_profiles() -> None:
+    runs = [replace(r, examples_to_target=1000.0, examples_seen=2000)
+            for r in runs_of({32: 10.0, 64: 20.0}, device="A100")]  # fmt: skip
+    profiles = [
+        rows.profile(batch_size=size, micro_batch_size=size, device=device, examples_per_second=s)
+        for device, speeds in (("A100", (100.0, 50.0)), ("T4", (20.0, 25.0)))
+        for size, s in zip((32, 64), speeds, strict=True)
+    ]
+    verdict = verdict_of(runs, profiles=profiles)
+    assert verdict.recommended_batch_size == 32
+    told = next(w for w in verdict.warnings if "T4" in w)
+    assert (
+        told == "Seconds are those of A100. By its own profile, T4 would be fastest at 64: 40.0 s."
+    )
+
+
 # The limit that binds
 
 

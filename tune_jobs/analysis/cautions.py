@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 
 from tune_jobs.analysis.contest import Contest
-from tune_jobs.analysis.devices import device_warning
+from tune_jobs.analysis.devices import device_warning, judged_on, predicted_elsewhere
 from tune_jobs.analysis.formatting import learning_rate
 from tune_jobs.analysis.policy import Policy
 from tune_jobs.analysis.sentences import named
 from tune_jobs.analysis.table_of_runs import reached
-from tune_jobs.records import BatchSizeVerdict, ClosedForm, TargetRun, TrialResult
+from tune_jobs.records import BatchSizeProfile, BatchSizeVerdict, ClosedForm, TargetRun, TrialResult
 
 FEW_SEEDS = 3
 AGREE = 0.1  # the clock and the profile agree within this part
@@ -22,13 +22,16 @@ def warnings_of(
     contest: Contest,
     rows: Sequence[BatchSizeVerdict],
     runs: Sequence[TargetRun],
+    elsewhere: Sequence[BatchSizeProfile],
     search: Sequence[TrialResult],
     closed: ClosedForm | None,
     policy: Policy,
 ) -> tuple[str, ...]:
-    """All that apply, what weighs most first. `runs` are all at the contest's target."""
+    """All that apply, what weighs most first. `runs` are all at the contest's target; `elsewhere`
+    are profiles of device types other than theirs."""
     told = [
         device_warning(runs, contest.quantity),
+        predicted_elsewhere(judged_on(runs, contest.quantity), elsewhere, contest.quantity),
         _seeds(contest),
         _edges(rows, search, policy),
         _clock(rows),

@@ -42,12 +42,18 @@ from tune_jobs.records import (
 
 @dataclass(frozen=True)
 class Case:
-    """Everything known of one workload. `runs` are at all its targets."""
+    """Everything known of one workload.
+
+    Attributes:
+        runs: at all its targets.
+        profiles: of the device type that is judged; `elsewhere` those of others.
+    """
 
     workload: str
     runs: tuple[TargetRun, ...]
     policy: Policy
     profiles: tuple[BatchSizeProfile, ...]
+    elsewhere: tuple[BatchSizeProfile, ...]
     noise: tuple[NoiseScale, ...]
     search: tuple[TrialResult, ...]
 
@@ -79,7 +85,9 @@ def judge_runs(
         mine = tuple(run for run in runs if run.workload == workload)
         device = main_device(mine)
         own = tuple(p for p in profiles if p.device == device)
-        verdicts += _judged(Case(workload, mine, policy, own, tuple(noise), tuple(search)))
+        others = tuple(p for p in profiles if p.device != device)
+        case = Case(workload, mine, policy, own, others, tuple(noise), tuple(search))
+        verdicts += _judged(case)
     return verdicts
 
 
@@ -134,7 +142,7 @@ def _verdict(case: Case, target: float | None, contests: Mapping[float | None, C
         learning_rate_rule=_rule(case),
         confidence=policy.confidence,
         tolerance=policy.tolerance,
-        warnings=warnings_of(contest, rows, runs, case.search, closed, policy),
+        warnings=warnings_of(contest, rows, runs, case.elsewhere, case.search, closed, policy),
     )
 
 
