@@ -24,7 +24,7 @@ from tune_jobs.records import STATUSES, TrialResult
 from tune_jobs.store import SweepStore
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES, SEEDS, BUDGET = (16, 64), 3, 150_000
+SIZES, SEEDS, BUDGET = (16, 64), 3, 150_016
 SMALL = (
     'profile_seconds = 5\nnoise_scale = false\ncpus_per_trial = "1"\nvalidation_examples = 300\n'
 )
