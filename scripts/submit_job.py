@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from tune_jobs import environment
 from tune_jobs.command_line import parse
 from tune_jobs.config import SweepConfig, resolve
 from tune_jobs.errors import SweepError, UserError
@@ -129,28 +129,14 @@ def job_variables(around: Mapping[str, str], given: Sequence[str]) -> dict[str, 
     for name in ("RAY_AUTH_MODE", "MLFLOW_TRACKING_URI", "SWEEP_RUNS_DIR", "SWEEP_DATA_DIR"):
         if around.get(name):
             variables[name] = around[name]
-    if commit := commit_of(ROOT):
-        variables["SWEEP_COMMIT"] = commit  # the upload has no .git
+    if commit := environment.commit_of(ROOT):
+        variables[environment.COMMIT] = commit
     for pair in given:
         name, separator, value = pair.partition("=")
         if not (separator and name.isidentifier()):
             raise UserError(f"--env {pair}: give NAME=VALUE")
         variables[name] = value
     return variables
-
-
-def commit_of(root: Path) -> str | None:
-    """The commit that is submitted, marked `-dirty` with changes; None outside git."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 def places(around: Mapping[str, str], of_sweep: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+COMMIT = "SWEEP_COMMIT"  # set for a job, whose upload has no .git
 PACKAGES = ("torch", "torchvision", "ray", "hyperopt", "pyarrow", "mlflow", "numpy", "scipy")
 
 
@@ -29,12 +30,13 @@ def describe(root: Path) -> dict[str, object]:
         "platform": platform.platform(),
         "host": platform.node(),
         "cpus": os.cpu_count(),
-        "commit": _commit(root),
+        "commit": os.environ.get(COMMIT) or commit_of(root),
         "versions": versions(),
     }
 
 
-def _commit(root: Path) -> str | None:
+def commit_of(root: Path) -> str | None:
+    """The commit that `root` is at, marked `-dirty` with changes; None outside git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],

@@ -61,6 +61,11 @@ def count(value: float | None, low: float | None = None, high: float | None = No
     return _text(value, low, high, factor, place, prefix)
 
 
+def accuracy(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A part of one, to four places at the most: 10,000 test images give no more."""
+    return quantity(value, low, high)
+
+
 def learning_rate(value: float | None) -> str:
     """Two significant digits: a learning rate is never known better."""
     return DASH if value is None else format(value, ".2g")

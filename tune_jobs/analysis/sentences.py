@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tune_jobs.analysis.contest import Contest
 from tune_jobs.analysis.deciding import MOST_SEEDS
-from tune_jobs.analysis.formatting import count, quantity, seconds, target_name
+from tune_jobs.analysis.formatting import accuracy, count, quantity, seconds, target_name
 from tune_jobs.analysis.policy import Policy
 from tune_jobs.records import BatchSizeVerdict, Estimate
 
@@ -24,10 +24,6 @@ def _mebibytes(value: float | None, low: float | None = None, high: float | None
 
 def _joules(value: float | None, low: float | None = None, high: float | None = None) -> str:
     return quantity(value, low, high, unit="J")
-
-
-def _accuracy(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    return quantity(value, low, high, digits=4)
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ WORDS = {
     "cost": Words("reaches {target} at a cost of", _plain, "costs {ratio} as much", "the cheapest"),
     "memory": Words("reaches {target} within", _mebibytes, "takes {ratio} as much", "the leanest"),
     "accuracy": Words(
-        "ends at a validation accuracy of", _accuracy, "makes {ratio} as many errors",
+        "ends at a validation accuracy of", accuracy, "makes {ratio} as many errors",
         "the most accurate",
     ),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_jobs.analysis import formatting
-from tune_jobs.analysis.formatting import DASH, count, quantity, seconds, target_name
+from tune_jobs.analysis.formatting import DASH, accuracy, count, quantity, seconds, target_name
 from tune_jobs.records import BatchSizeVerdict, Estimate, TargetAnswer, Verdict
 
 LINES = 8
@@ -173,10 +173,6 @@ def _standing(verdict: Verdict, row: BatchSizeVerdict) -> str:
     return row.standing
 
 
-def _accuracy(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    return quantity(value, low, high, digits=4)
-
-
 # Title and format by the field of BatchSizeVerdict, in the table's order.
 QUANTITIES: dict[str, tuple[str, Show]] = {
     "time_to_target_seconds": ("time\nto target", seconds),
@@ -185,8 +181,8 @@ QUANTITIES: dict[str, tuple[str, Show]] = {
     "examples_per_second": ("examples\n/s", count),
     "peak_memory_mib": ("peak\nMiB", count),
     "energy_joules": ("energy\nJ", count),
-    "val_accuracy": ("val\naccuracy", _accuracy),
-    "test_accuracy": ("test\naccuracy", _accuracy),
+    "val_accuracy": ("val\naccuracy", accuracy),
+    "test_accuracy": ("test\naccuracy", accuracy),
 }
 # Left out of a table that is too wide, the last first; nothing above them is.
 LEAST = ("peak_memory_mib", "test_accuracy", "examples_per_second", "energy_joules",
