@@ -98,6 +98,45 @@ def test_records_are_read_back_as_they_were_written(place: Place) -> None:
     assert again.read_trials() == [result(trial_id="a")]
 
 
+def test_a_growing_table_is_read_whole_whoever_wrote_its_parts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_jobs.store.PART_ROWS", 2)
+    store = SweepStore.open(place("runs"), "first")
+    store.create()
+    store.write_trials([result(trial_id="a"), result(trial_id="b")])
+    rows = store.growing_trials()
+    for name in "cdefg":
+        rows.add(result(trial_id=name))
+        rows.write()
+    rows.add(result(trial_id="never written"))
+    assert [row.trial_id for row in store.read_trials()] == list("abcdefg")
+    heir = SweepStore.open(place("runs"), "first").growing_trials()
+    heir.add(result(trial_id="b", updates=7))
+    heir.write()
+    assert [(r.trial_id, r.updates) for r in store.read_trials()][:3] == [
+        ("a", 28), ("b", 7), ("c", 28),
+    ]  # fmt: skip
+    heir.merge()
+    assert [row.trial_id for row in store.read_trials()] == list("abcdefg")
+    assert [p.name for p in store.folder.iterdir()] == ["trials.parquet"]
+    heir.add(result(trial_id="h"))
+    heir.write()
+    assert len(SweepStore.open(place("runs"), "first").read_trials()) == 8
+
+
+def test_points_of_a_curve_that_are_made_again_stand_once(place: Place) -> None:
+    store = SweepStore.open(place("runs"), "first")
+    store.create()
+    points = store.growing_measurements()
+    for _ in range(2):
+        for seen in (320, 640):
+            points.add(measurement(trial_id="a", examples_seen=seen))
+        points.write()
+        points = store.growing_measurements()
+    assert [row.examples_seen for row in store.read_measurements()] == [320, 640]
+
+
 def test_a_store_travels_by_its_address_and_its_files_are_at_hand(place: Place) -> None:
     store = SweepStore.open(place("runs"), "first")
     store.create()

@@ -1,5 +1,9 @@
 """The sweep's folder: every path named once; records to and from Parquet, atomically.
 
+Tables that grow while a sweep runs are written in parts (`trials.parts/00001.parquet` ...), so that
+the work of a row does not grow with the table; reading gives the whole table and its parts as one,
+and `GrowingTable.merge` makes them one file again. A row replaces an earlier one of its key.
+
 The folder lies on a disk (this machine's or a shared one), or on storage that pyarrow opens by URI.
 Then `folder` is this machine's copy of it, for whoever needs files; the records are read from the
 storage itself, so several drivers in turn, on several machines, see the same.
@@ -10,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +29,7 @@ from tune_jobs.remote_folder import RemoteFolder
 
 Row = TypeVar("Row")
 PROBE = ".writable"
+PART_ROWS = 500  # some 10 ms to write
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -147,10 +152,16 @@ class SweepStore:
         self._write(self.noise_scale, encoded(NoiseScale, rows))
 
     def write_trials(self, rows: Sequence[TrialResult]) -> None:
-        self._write(self.trials, encoded(TrialResult, rows))
+        self._write_whole(TrialResult, self.trials, rows)
 
     def write_measurements(self, rows: Sequence[Measurement]) -> None:
-        self._write(self.measurements, encoded(Measurement, rows))
+        self._write_whole(Measurement, self.measurements, rows)
+
+    def growing_trials(self) -> GrowingTable[TrialResult]:
+        return GrowingTable(self, TrialResult, self.trials)
+
+    def growing_measurements(self) -> GrowingTable[Measurement]:
+        return GrowingTable(self, Measurement, self.measurements)
 
     def read_profiles(self) -> list[BatchSizeProfile]:
         return decoded(BatchSizeProfile, self._read(self.profiles), self.profiles)
@@ -159,10 +170,71 @@ class SweepStore:
         return decoded(NoiseScale, self._read(self.noise_scale), self.noise_scale)
 
     def read_trials(self) -> list[TrialResult]:
-        return decoded(TrialResult, self._read(self.trials), self.trials)
+        return self._read_whole(TrialResult, self.trials)
 
     def read_measurements(self) -> list[Measurement]:
-        return decoded(Measurement, self._read(self.measurements), self.measurements)
+        return self._read_whole(Measurement, self.measurements)
+
+    def _write_whole(self, kind: type, path: Path, rows: Sequence[Any]) -> None:
+        """The table as one file; its parts, which are in it, go after it stands."""
+        parts = list(self._parts(path))
+        self._write(path, encoded(kind, rows))
+        for part, _ in reversed(parts):  # a reader finds no gap before what is left
+            self.delete(part)
+        if parts:
+            part_of(path, 1).parent.rmdir()
+
+    def _read_whole(self, kind: type[Row], path: Path) -> list[Row]:
+        rows = decoded(kind, self._read(path), path)
+        for part, content in self._parts(path):
+            rows += decoded(kind, content, part)
+        return list({KEYS[kind](row): row for row in rows}.values())
+
+    def _parts(self, path: Path) -> Iterator[tuple[Path, bytes]]:
+        number = 1
+        while (content := self._read(part := part_of(path, number))) is not None:
+            yield part, content
+            number += 1
+
+
+KEYS: dict[type, Callable[[Any], Any]] = {
+    TrialResult: lambda row: row.trial_id,
+    Measurement: lambda row: (row.trial_id, row.examples_seen),
+}
+
+
+class GrowingTable(Generic[Row]):
+    """A table of a sweep that runs. One writer at a time; what an earlier one left is kept."""
+
+    def __init__(self, store: SweepStore, kind: type[Row], path: Path) -> None:
+        self.store = store
+        self.kind = kind
+        self.path = path
+        self.number = 1 + sum(1 for _ in store._parts(path))
+        self.last: dict[Any, Row] = {}
+
+    def add(self, row: Row) -> None:
+        """In the table from the next `write` on."""
+        self.last[KEYS[self.kind](row)] = row
+
+    def write(self) -> None:
+        """Put the rows that were added where a reader finds them: the last part is written again."""
+        if not self.last:
+            return
+        self.store._write(part_of(self.path, self.number), encoded(self.kind, self.last.values()))
+        if len(self.last) >= PART_ROWS:
+            self.number, self.last = self.number + 1, {}
+
+    def merge(self) -> None:
+        """Make the table one file."""
+        self.write()
+        self.store._write_whole(self.kind, self.path, self.store._read_whole(self.kind, self.path))
+        self.number, self.last = 1, {}
+
+
+def part_of(path: Path, number: int) -> Path:
+    """`trials.parts/00001.parquet` of `trials.parquet`."""
+    return path.with_suffix(".parts") / f"{number:05}.parquet"
 
 
 def schema_of(kind: type) -> pa.Schema:
@@ -202,6 +274,8 @@ def decoded(kind: type[Row], content: bytes | None, path: Path) -> list[Row]:
 def _replace(path: Path, content: bytes) -> None:
     """Write a file of a disk, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.parent.suffix == ".parts":
+        path.parent.mkdir(exist_ok=True)
     temporary.write_bytes(content)
     os.replace(temporary, path)
 

@@ -39,13 +39,10 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self.clock = ProfiledClock(profiles)
         self.requests = dict(requests)
         self.written_at = 0.0
-        self.results: dict[str, TrialResult] = {}
-        self.points: dict[tuple[str, int], Measurement] = {}
 
     def setup(self, stop: Any = None, num_samples: Any = None, **info: Any) -> None:
-        self.results = {row.trial_id: row for row in self.store.read_trials()}
-        rows = self.store.read_measurements()
-        self.points = {(row.trial_id, row.examples_seen): row for row in rows}
+        self.results = self.store.growing_trials()
+        self.points = self.store.growing_measurements()
 
     def on_trial_result(
         self,
@@ -57,7 +54,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
     ) -> None:
         size = trial.config["batch_size"]
         point = to_measurement(trial.trial_id, self.stage, size, result, self.clock)
-        self.points[point.trial_id, point.examples_seen] = point
+        self.points.add(point)
         urgent = point.rung is not None or result.get("done")
         if urgent or time.monotonic() - self.written_at > WRITE_SECONDS:
             self._write_points()
@@ -75,18 +72,19 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self._keep(trial, "failed", (trial.get_pickled_error() or "no reason given").__repr__())
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        self._write_points()
+        self.points.merge()
+        self.results.merge()
 
     def _keep(self, trial: Trial, outcome: str, reason: str | None) -> None:
         request = self.requests[trial.config["batch_size"]]
         row = to_result(self.config, self.stage, trial, outcome, reason, request, self.clock)
-        self.results[row.trial_id] = row
+        self.results.add(row)
         self._write_points()
-        self.store.write_trials(list(self.results.values()))
+        self.results.write()
         self._tell(row)
 
     def _write_points(self) -> None:
-        self.store.write_measurements(list(self.points.values()))
+        self.points.write()
         self.written_at = time.monotonic()
 
     def _tell(self, record: Measurement | TrialResult) -> None:
