@@ -14,6 +14,7 @@ cluster/local.sh up [N] [options]     start a head, N workers (3) and an MLflow 
 cluster/local.sh status               every node, its address and whether it lives
 cluster/local.sh env                  what a shell needs: eval "$(cluster/local.sh env)"
 cluster/local.sh lose NODE            kill every process of a node, as if its power were cut
+cluster/local.sh drain NODE SECONDS   warn of a node's end as a provider of spot machines does
 cluster/local.sh tracking stop|start  end or start the MLflow server
 cluster/local.sh down                 end all that was started; records and MLflow's store stay
 
@@ -152,7 +153,7 @@ condition() {
   elif [ "$1" = tracking ]; then
     answers tracking && echo "answers at $(tracking_url)" || echo "starting"
   else
-    grep -q "^$(address_of "$1") ALIVE$" <<<"$2" && echo "alive" || echo "starting, or unreachable"
+    grep -q "^$(address_of "$1") ALIVE " <<<"$2" && echo "alive" || echo "starting, or unreachable"
   fi
 }
 
@@ -194,6 +195,18 @@ lose_node() {
   lose "$1"
 }
 
+drain_node() {
+  local id
+  known
+  whole_number drain "${2:-}"
+  id=$(ray_nodes | awk -v at="$(address_of "${1:-}")" '$1 == at && $2 == "ALIVE" {print $3}')
+  [ -n "$id" ] || refuse "drain ${1:-}: no such node is alive; see cluster/local.sh status"
+  node_environment
+  at head ray drain-node --address "$(address_of head):$gcs_port" --node-id "$id" \
+    --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "cluster/local.sh drain" \
+    --deadline-remaining-seconds "$2"
+}
+
 # The node itself; `launch` calls this in a session of its own.
 run() {
   known
@@ -217,6 +230,7 @@ case ${words[0]:-} in
   status) status ;;
   env) known; cat "$state/cluster.env" ;;
   lose) alone; lose_node "${words[@]:1}" ;;
+  drain) drain_node "${words[@]:1}" ;;
   tracking) alone; tracking "${words[@]:1}" ;;
   run) run "${words[1]}" ;;
   *) usage >&2; exit 2 ;;

@@ -5,13 +5,16 @@ scheduler or a container engine: by schema, by the constraints file, and by what
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,68 @@ def test_a_cloud_grows_from_nothing_with_spot_and_gpu_workers_and_shrinks(path: 
     assert any(t["resources"].get("GPU") for t in workers.values())
     assert any("spot" in json.dumps(t["node_config"]).lower() for t in workers.values())
     assert 0 < config["idle_timeout_minutes"] <= 30
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """A provider's metadata server; a real warning cannot be staged. It comes at the second look."""
+
+    warned: bool
+
+    def answer(self, found: bool, text: str = "") -> None:
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def do_PUT(self) -> None:
+        self.answer(self.path == "/latest/api/token", "the-token")
+
+    def do_GET(self) -> None:
+        if self.headers.get("Metadata-Flavor") == "Google":
+            asked = self.path == "/computeMetadata/v1/instance/preempted"
+            self.answer(asked, "TRUE" if self.warned else "FALSE")
+        elif self.headers.get("X-aws-ec2-metadata-token") == "the-token":
+            self.answer(self.warned and self.path == "/latest/meta-data/spot/instance-action", "{}")
+        else:
+            self.answer(False)
+        type(self).warned = True
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(("provider", "left"), [("aws", "120"), ("gcp", "30")])
+def test_a_spot_warning_drains_the_node(tmp_path: Path, provider: str, left: str) -> None:
+    Metadata.warned = False
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, said in (("python", "echo this-node"), ("ray", 'echo "$@"'), ("sleep", ":")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{said}\n")
+        (tmp_path / name).chmod(0o755)
+    try:
+        done = subprocess.run(
+            [str(ROOT / "cluster" / "spot_warning.sh"), provider, "head:6379"],
+            env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "no_proxy": "*",
+                              "SPOT_METADATA_URL": f"http://127.0.0.1:{server.server_port}"},
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    words = shlex.split(done.stdout)
+    assert words[:5] == ["drain-node", "--address", "head:6379", "--node-id", "this-node"]
+    assert words[-2:] == ["--deadline-remaining-seconds", left]
+
+
+def test_ray_knows_the_options_that_drain_a_node() -> None:
+    from ray.scripts.scripts import drain_node
+
+    known = {option for parameter in drain_node.params for option in parameter.opts}
+    text = (ROOT / "cluster" / "spot_warning.sh").read_text().partition("ray drain-node")[2]
+    words = shlex.split(text)
+    assert {word for word in words if word.startswith("--")} <= known
+    assert "DRAIN_NODE_REASON_PREEMPTION" in str(
+        next(p.type for p in drain_node.params if "--reason" in p.opts)
+    )
 
 
 # Kubernetes

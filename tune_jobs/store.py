@@ -218,7 +218,7 @@ class GrowingTable(Generic[Row]):
         self.last[KEYS[self.kind](row)] = row
 
     def write(self) -> None:
-        """Put the rows that were added where a reader finds them: the last part is written again."""
+        """Put the added rows where a reader finds them; the last part is written again."""
         if not self.last:
             return
         self.store._write(part_of(self.path, self.number), encoded(self.kind, self.last.values()))

@@ -60,7 +60,7 @@ launch() { begin "$1" "$root/cluster/local.sh" run "$1" --state "$state"; }
 
 workers() { (cd "$state/nodes" 2>/dev/null && ls -d worker* 2>/dev/null || true) | sort -V; }
 
-# The address and state of every Ray node, as the head knows them.
+# The address, state and id of every Ray node, as the head knows them.
 ray_nodes() {
   RAY_AUTH_TOKEN_PATH="$state/token" "$root/.venv/bin/python" "$root/cluster/local/nodes.py" \
     "$(dashboard_url)" 2>/dev/null
@@ -79,7 +79,7 @@ await() {
 answers() {
   case $1 in
     tracking) speaks "$(address_of tracking)" 5000 ;;
-    *) ray_nodes | grep -q "^$(address_of "$1") ALIVE$" ;;
+    *) ray_nodes | grep -q "^$(address_of "$1") ALIVE " ;;
   esac
 }
 

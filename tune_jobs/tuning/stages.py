@@ -33,6 +33,7 @@ from tune_jobs.tuning.cluster import (
 )
 from tune_jobs.tuning.confirming import Listed, alone, equal_updates
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
+from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.racing import BatchSizeRaces
 from tune_jobs.tuning.requests import TrialRequest, trial_requests
 from tune_jobs.tuning.searcher import BRACKETS, RESCUES, BatchSizeShares
@@ -245,7 +246,7 @@ def _fresh(
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
-            callbacks=[keeper, Waiting(stage.config.name)],
+            callbacks=[keeper, Waiting(stage.config.name), Leaving(stage.config.name)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=2),

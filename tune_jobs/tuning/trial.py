@@ -21,6 +21,7 @@ from tune_jobs.data.dataset import Dataset, open_dataset, read_dataset
 from tune_jobs.training import checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
+from tune_jobs.tuning.leaving import on_a_leaving_node
 from tune_jobs.tuning.racing import TIME_ATTR, score
 from tune_jobs.tuning.requests import TrialRequest
 
@@ -168,7 +169,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         if report.rung is not None:
             result[TIME_ATTR] = self.shared.rungs[report.rung]
         due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
-        result[SHOULD_CHECKPOINT] = due and not report.done
+        result[SHOULD_CHECKPOINT] = not report.done and (due or on_a_leaving_node())
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -1,0 +1,403 @@
+"""What a sweep costs its driver, its object store and its MLflow server, as it grows.
+
+    python scripts/bench/scale.py OUT.json [driver] [whole] [broadcast] [mlflow]
+
+driver     our own callbacks as Ray Tune calls them, with made-up trials: milliseconds for a report and
+           a trial once 100, 1,000, 10,000 trials have ended; without Ray
+whole      search on Ray Tune, its trials training nothing: milliseconds of the tuning loop for a
+           report, and how they divide
+broadcast  MNIST through Ray's object store to nodes that have none: several nodes of this machine
+mlflow     rows a second into a real MLflow server on SQLite, and what queueing costs the driver
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)
+os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
+
+from rich.console import Console
+
+import tune_jobs.tuning  # noqa: F401  what Ray reads as it is imported
+from tests import rows
+from tune_jobs import environment
+from tune_jobs.config import SweepConfig
+from tune_jobs.progress import Progress
+from tune_jobs.store import SweepStore
+from tune_jobs.tuning import keeper, stages
+from tune_jobs.tuning.racing import BatchSizeRaces
+from tune_jobs.tuning.requests import TrialRequest
+from tune_jobs.tuning.searcher import BatchSizeShares
+from tune_jobs.tuning.space import Range
+
+SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
+BUDGET = 9216
+REPORTS = 20  # of a trial
+TRIALS = (100, 1_000, 10_000)
+SAMPLE = 40  # trials that are timed at each count
+TPE_TRIALS = (10, 50, 200, 1_000)  # of one batch size
+WHOLE_TRIALS = 800
+PLACES = 8  # actors at once in `whole`
+RECEIVERS = (1, 2, 4, 8)
+MLFLOW_TRIALS = 100
+
+
+class Stopwatch:
+    """Seconds of named calls, those inside others too."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, list[float]] = defaultdict(list)
+
+    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def wrapper(*given: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*given, **named)
+            finally:
+                self.calls[name].append(time.perf_counter() - began)
+
+        return wrapper
+
+    def taken(self) -> dict[str, list[float]]:
+        """What was seen since the last call."""
+        seen, self.calls = dict(self.calls), defaultdict(list)
+        return seen
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds of one call."""
+    ms = [1000 * s for s in seconds]
+    return {
+        "n": len(ms), "mean": statistics.mean(ms), "median": statistics.median(ms), "max": max(ms),
+    }  # fmt: skip
+
+
+def config_of(folder: Path, **changes: Any) -> SweepConfig:
+    config = SweepConfig(
+        name="scale", batch_sizes=SIZES, budget_examples=BUDGET, search="random",
+        runs_dir=str(folder),
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+# Our callbacks, as Tune calls them
+
+
+class MadeUpTrials:
+    """Trials and reports as Tune hands them over, for the keeper, the races and the progress."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = config_of(folder, trials=2 * TRIALS[-1])
+        store = SweepStore.open(str(folder), "scale")
+        store.create()
+        requests = {size: TrialRequest(1.0, 0.0, None) for size in SIZES}
+        self.keeper = keeper.RecordKeeper(self.config, store, [], requests, "search")
+        self.keeper.setup()
+        self.rungs = stages.rungs_of(self.config)
+        self.races = BatchSizeRaces(
+            self.rungs, self.config.reduction_factor, 0.99, BUDGET, store
+        )  # fmt: skip
+        nowhere = Console(file=io.StringIO())
+        progress = Progress("search", SIZES, self.config.trials, nowhere)
+        keeper.LISTENERS["scale"] = [progress]
+        self.ended = 0
+
+    def result(self, step: int) -> dict[str, Any]:
+        seen = BUDGET * step // REPORTS
+        rung = next((k for k, r in enumerate(self.rungs) if r == seen), None)
+        found = {
+            "examples_seen": seen, "updates": step, "train_loss": 0.1, "val_loss": 0.1,
+            "val_accuracy": 0.5 + 0.02 * step, "test_accuracy": None, "examples_to_target": None,
+            "train_seconds": 1.0, "wall_time_seconds": 1.0, "rung": rung, "score": 0.5,
+            "outcome": "finished" if step == REPORTS else "stopped", "done": step == REPORTS,
+        }  # fmt: skip
+        return found | ({"rung_examples": seen} if rung is not None else {})
+
+    def one_more(self, watch: Stopwatch) -> None:
+        size = SIZES[self.ended % len(SIZES)]
+        asked = {
+            "batch_size": size, "base_learning_rate": 1e-3, "learning_rate": 1e-3, "seed": 0,
+            "races": True,
+        }  # fmt: skip
+        trial: Any = SimpleNamespace(trial_id=f"{self.ended:08x}", config=asked, last_result={})
+        self.races.on_trial_add(None, trial)
+        for step in range(1, REPORTS + 1):
+            trial.last_result = result = self.result(step)
+            watch.timed("keeper, a report", self.keeper.on_trial_result)(0, [], trial, result)
+            decide = watch.timed("race, a report", self.races.on_trial_result)
+            decide(None, trial, result)
+        watch.timed("keeper, a trial's end", self.keeper.on_trial_complete)(0, [], trial)
+        self.races.on_trial_complete(None, trial, trial.last_result)
+        self.ended += 1
+
+
+def driver(folder: Path) -> dict[str, Any]:
+    """Milliseconds of our callbacks by the number of trials that have ended."""
+    made, watch, found = MadeUpTrials(folder), Stopwatch(), {}
+    for count in TRIALS:
+        while made.ended < count - SAMPLE:
+            made.one_more(Stopwatch())
+        for _ in range(SAMPLE):
+            made.one_more(watch)
+        found[count] = {name: spread(seconds) for name, seconds in watch.taken().items()}
+    began = time.perf_counter()
+    made.keeper.on_experiment_end([])
+    found["merging the tables at the stage's end, seconds"] = time.perf_counter() - began
+    return {
+        "by_ended_trials": found,
+        "proposal": {kind: proposals(kind) for kind in ("tpe", "random")},
+    }
+
+
+def proposals(kind: str) -> dict[int, dict[str, float]]:
+    """Milliseconds of one proposal, once so many trials of its batch size have ended."""
+    found, watch = {}, Stopwatch()
+    for count in TPE_TRIALS:
+        searcher = BatchSizeShares(kind, (64,), 10 * count, Range(3e-3, 10.0), "adam", 0)
+        for k in range(count):
+            asked = searcher.suggest(f"t{k}")
+            assert isinstance(asked, dict)
+            searcher.on_trial_complete(
+                f"t{k}",
+                {"score": 1 - abs(asked["base_learning_rate"] - 2e-3), "outcome": "finished"},
+            )
+        for k in range(8):
+            watch.timed("", searcher.suggest)(f"more{k}")
+        found[count] = spread(watch.taken()[""])
+    return found
+
+
+# The whole on Ray Tune
+
+
+@contextmanager
+def watched(watch: Stopwatch, calls: list[tuple[type, str, str]]) -> Iterator[None]:
+    kept = [(of, name, getattr(of, name)) for of, name, _ in calls]
+    for of, name, told in calls:
+        setattr(of, name, watch.timed(told, getattr(of, name)))
+    try:
+        yield
+    finally:
+        for of, name, call in kept:
+            setattr(of, name, call)
+
+
+def whole(folder: Path) -> dict[str, Any]:
+    """The tuning loop's milliseconds a report, over the first and the last tenth of the trials."""
+    import ray
+    from ray.tune.execution.tune_controller import TuneController
+
+    from tests.simulated_sweep import null_trainable
+    from tune_jobs.tuning.cluster import cluster_now
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback
+    ray.init(num_cpus=PLACES, include_dashboard=False, logging_level="error", log_to_driver=False)
+    config = config_of(folder, trials=WHOLE_TRIALS)
+    store = SweepStore.open(str(folder), "scale")
+    store.create()
+    (data := folder / "data").write_bytes(b"nothing")
+    profiles = [rows.profile(batch_size=b, micro_batch_size=b, peak_memory_mib=1.0) for b in SIZES]
+    stage = stages.Stage.of(config, store, data, cluster_now(), profiles)
+    stages._trainable = null_trainable(folder, 0.0)  # type: ignore[assignment]
+    watch, windows = Stopwatch(), []
+    ended = 0
+
+    def every_tenth(*_: Any) -> None:
+        nonlocal ended
+        ended += isinstance(_[0], keeper.TrialResult)
+        if ended == (len(windows) + 1) * WHOLE_TRIALS // 10:
+            windows.append((time.perf_counter(), watch.taken()))
+
+    keeper.LISTENERS["scale"] = [every_tenth]
+    calls = [
+        (TuneController, "step", "all of the tuning loop, waiting included"),
+        (TuneController, "save_to_dir", "Tune's own state, a save"),
+        (keeper.RecordKeeper, "on_trial_result", "keeper, a report"),
+        (keeper.RecordKeeper, "on_trial_complete", "keeper, a trial's end"),
+        (BatchSizeRaces, "on_trial_result", "race, a report"),
+        (BatchSizeShares, "suggest", "searcher, a proposal"),
+    ]
+    began = time.perf_counter()
+    with watched(watch, calls):
+        stages.search(stage, resume=False)
+    ray.shutdown()
+    found = []
+    for k, (at, seen) in enumerate(windows):
+        since = windows[k - 1][0] if k else began
+        reports = len(seen.get("keeper, a report", []))
+        found.append({
+            "ended": (k + 1) * WHOLE_TRIALS // 10, "seconds": at - since, "reports": reports,
+            "wall_ms_a_report": 1000 * (at - since) / max(1, reports),
+            "calls": {name: spread(s) | {"seconds": sum(s)} for name, s in seen.items()},
+        })  # fmt: skip
+    state = max(
+        folder.glob("scale/ray/search/experiment_state-*.json"), key=lambda p: p.stat().st_size
+    )
+    trials = len(store.read_trials())
+    return {
+        "windows": found,
+        "state_bytes_a_trial": state.stat().st_size / trials,
+        "trials": trials,
+    }
+
+
+# The data set to every node
+
+
+def broadcast(folder: Path) -> dict[str, Any]:
+    """Seconds until N nodes hold MNIST, asked for at once; each node gets it once."""
+    import ray
+    from ray.cluster_utils import Cluster
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from tune_jobs.data.sources import prepare
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    content = prepare("mnist", ROOT / ".data").read_bytes()
+    found = {}
+    cluster = Cluster()
+    cluster.add_node(num_cpus=0, object_store_memory=600 * 2**20)
+    for _ in range(max(RECEIVERS)):
+        cluster.add_node(num_cpus=1, object_store_memory=600 * 2**20)
+    cluster.connect()
+    cluster.wait_for_nodes()
+    nodes = [n["NodeID"] for n in ray.nodes() if n["Resources"].get("CPU")]
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def holds(reference: list[Any]) -> float:
+        began = time.perf_counter()
+        assert len(ray.get(reference[0])) == len(content)
+        return time.perf_counter() - began
+
+    def ask(at: list[str], reference: list[Any]) -> list[float]:
+        there = [
+            holds.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False))
+            for n in at
+        ]
+        return ray.get([one.remote(reference) for one in there])
+
+    ask(nodes, [ray.put(b"")] if len(content) == 0 else [ray.put(content)])  # workers are started
+    for count in (*RECEIVERS, *RECEIVERS):
+        began = time.perf_counter()
+        reference = [ray.put(content)]
+        put = time.perf_counter() - began
+        began = time.perf_counter()
+        first = ask(nodes[:count], reference)
+        wall = time.perf_counter() - began
+        again = ask(nodes[:count], reference)
+        found.setdefault(count, []).append({
+            "put_seconds": put, "wall_seconds": wall, "each_node_seconds": first,
+            "again_seconds": again,
+        })  # fmt: skip
+    ray.shutdown()
+    cluster.shutdown()
+    return {"bytes": len(content), "by_nodes": found}
+
+
+# MLflow
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """An MLflow server on SQLite, as cluster/local.sh starts it."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1",
+            "--port", str(port), "--workers", "1", "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
+        ],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                          "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def mlflow(folder: Path) -> dict[str, Any]:
+    """Rows a second, once as they come from a sweep, once in `complete` after an outage."""
+    from tune_jobs.tracking.mlflow_copy import MlflowCopy
+
+    trials = [rows.result(trial_id=f"t{k}", batch_size=SIZES[k % 8]) for k in range(MLFLOW_TRIALS)]
+    points = [
+        rows.measurement(trial_id=t.trial_id, batch_size=t.batch_size, examples_seen=320 * (k + 1))
+        for t in trials
+        for k in range(REPORTS)
+    ]
+    total = len(points) + len(trials)
+    with server(folder) as uri:
+        came = MlflowCopy(uri, "scale", "came", None)
+        came.start({}, {"sweep": "came"})
+        began = time.perf_counter()
+        for t in trials:
+            for point in points:
+                if point.trial_id == t.trial_id:
+                    came.measurement(point)
+            came.result(t)
+        queued = time.perf_counter() - began
+        assert came.finish("", {}, [], timeout_seconds=600)
+        as_they_come = time.perf_counter() - began
+        later = MlflowCopy(uri, "scale", "later", None)
+        began = time.perf_counter()
+        assert later.complete(trials, points)
+        after = time.perf_counter() - began
+    return {
+        "trials": len(trials), "points": len(points), "queueing_ms_a_row": 1000 * queued / total,
+        "as_they_come": {"seconds": as_they_come, "rows_per_second": total / as_they_come,
+                         "trials_per_second": len(trials) / as_they_come},
+        "after_an_outage": {"seconds": after, "rows_per_second": total / after,
+                            "trials_per_second": len(trials) / after},
+    }  # fmt: skip
+
+
+PARTS = {"driver": driver, "whole": whole, "broadcast": broadcast, "mlflow": mlflow}
+
+
+def main() -> None:
+    out, asked = Path(sys.argv[1]), sys.argv[2:] or list(PARTS)
+    found = json.loads(out.read_text()) if out.exists() else {}
+    for name in asked:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            found[name] = PARTS[name](Path(folder)) | {"load_before_and_after": os.getloadavg()}
+        print(name, json.dumps(found[name], indent=1), flush=True)
+    facts = environment.describe(ROOT)
+    facts.pop("host")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found | {"machine": facts}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""A sweep's trials on simulated nodes, run by test_simulated_cluster.py in a process of its own.
+
+Eight nodes of eight pretended GPUs: 40 of type A100, 24 of type T4. Trials train nothing. Prints
+one JSON object. All nodes share this machine, so that what is seen is placement, not speed.
+
+python -m tests.simulated_sweep FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.cluster_utils import Cluster as RayCluster
+from ray.util import placement_group, remove_placement_group
+
+from tests import rows
+from tests.null_trial import NullTrial
+from tune_jobs.config import SweepConfig
+from tune_jobs.records import BatchSizeProfile, ConfirmRun
+from tune_jobs.store import SweepStore
+from tune_jobs.tuning import stages
+from tune_jobs.tuning.cluster import cluster_now, main_accelerator
+from tune_jobs.tuning.trial import SharedByTrials
+
+A100, T4 = ("A100", 81_920.0), ("T4", 16_384.0)
+CPUS, GPUS = 32, 8
+NEIGHBOUR_SECONDS = 6.0
+
+
+def profiles() -> list[BatchSizeProfile]:
+    """A quarter of a GPU for 16 and 64 on either type; 1024 fits the A100 alone, half of it."""
+    peaks = {16: 0.15, 64: 0.15, 1024: 0.4}
+    return [
+        rows.profile(
+            batch_size=size, micro_batch_size=size, device=f"NVIDIA {name}", accelerator=name,
+            gpus=1.0, cpus=1.0, memory_limit_mib=limit, peak_memory_mib=part * limit,
+            reserved_memory_mib=part * limit, chosen=fits, outcome=outcome,
+        )
+        for name, limit in (A100, T4)
+        for size, part in peaks.items()
+        for fits in [size < 1024 or name == "A100"]
+        for outcome in ["finished" if fits else "out_of_memory"]
+    ]  # fmt: skip
+
+
+def null_trainable(folder: Path, seconds: float) -> Any:
+    """In place of `stages._trainable`: the same requests, a trial that trains nothing."""
+
+    def make(shared: SharedByTrials) -> object:
+        requests = shared.requests
+        facts = {
+            "budget": shared.budget_examples, "rungs": shared.rungs, "seconds": seconds,
+            "log": str(folder / "log.jsonl"), "stage": "confirm" if shared.began_at else "search",
+        }  # fmt: skip
+        return tune.with_resources(
+            tune.with_parameters(NullTrial, facts=facts),
+            lambda asked: tune.PlacementGroupFactory([requests[asked["batch_size"]].bundle()]),
+        )
+
+    return make
+
+
+def packing(bundle: dict[str, float]) -> dict[str, float]:
+    """Fill the cluster with one bundle after the other; how many found room, and on what nodes."""
+    predicted = int(cluster_now().places_for(bundle))
+    groups = [placement_group([bundle]) for _ in range(predicted)]
+    ready = ray.wait([g.ready() for g in groups], num_returns=predicted, timeout=90)[0]
+    beyond = placement_group([bundle])
+    room_for_more = beyond.wait(timeout_seconds=2)
+    free = ray.available_resources().get("GPU", 0.0)
+    for group in [*groups, beyond]:
+        remove_placement_group(group)
+    found = {"predicted": predicted, "placed": len(ready), "free_gpus": free}
+    return found | {"room_for_more": room_for_more}
+
+
+def search(stage: stages.Stage, cluster: RayCluster, log: Path) -> str:
+    """Search, and kill a node while a trial runs on it. Returns the lost node's id."""
+    lost: list[str] = []
+
+    def lose_the_first() -> None:
+        while not (log.exists() and len(log.read_text().splitlines()) >= 4):
+            time.sleep(0.1)
+        lost.append(json.loads(log.read_text().splitlines()[-1])["node"])
+        node = next(n for n in cluster.worker_nodes if n.node_id == lost[0])
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=lose_the_first)
+    killer.start()
+    stages.search(stage, resume=False)
+    killer.join()
+    return lost[0]
+
+
+def confirm(stage: stages.Stage) -> None:
+    """Confirm while a neighbour holds a part of every GPU of the type for some seconds."""
+    share = {"GPU": 0.5, "accelerator_type:A100": 0.001}
+    neighbours = [placement_group([share]) for _ in range(int(cluster_now().places_for(share)))]
+    ray.get([g.ready() for g in neighbours])
+
+    def leave() -> None:
+        time.sleep(NEIGHBOUR_SECONDS)
+        for group in neighbours:
+            remove_placement_group(group)
+        (stage.store.folder / "left_at").write_text(str(time.time()))
+
+    threading.Thread(target=leave).start()
+    runs = [ConfirmRun(size, 1e-3, 1e-3, seed) for seed in (1, 2) for size in (16, 64, 1024)]
+    stages.confirm(stage, runs, resume=False)
+
+
+def main(folder: Path) -> None:
+    cluster = RayCluster()
+    cluster.add_node(num_cpus=0, num_gpus=0)
+    for k in range(8):
+        kind = "A100" if k < 5 else "T4"
+        cluster.add_node(
+            num_cpus=CPUS, num_gpus=GPUS, resources={f"accelerator_type:{kind}": 1}, wait=False,
+            object_store_memory=80 * 2**20, memory=4 * 2**30,
+        )  # fmt: skip
+    cluster.wait_for_nodes()
+    cluster.connect()
+    config = SweepConfig(
+        name="simulated", batch_sizes=(16, 64, 1024), trials=9, budget_examples=9216,
+        search="random", runs_dir=str(folder),
+    )  # fmt: skip
+    store = SweepStore.open(config.runs_dir, config.name)
+    store.create()
+    data, log = folder / "data", folder / "log.jsonl"
+    data.write_bytes(b"nothing")
+    stage = stages.Stage.of(config, store, data, cluster_now(), profiles())
+    told: dict[str, Any] = {
+        "cluster": str(stage.cluster),
+        "main_accelerator": main_accelerator(config),
+        "requests": {size: r.bundle() for size, r in stage.requests.items()},
+        "packing": packing(stage.requests[16].bundle()),
+        "types": {n["NodeID"]: next(k for k in n["Resources"] if k.startswith("accelerator"))
+                  for n in ray.nodes() if n["Resources"].get("GPU")},
+    }  # fmt: skip
+    stages._trainable = null_trainable(folder, 0.5)
+    told["lost"] = search(stage, cluster, log)
+    told["searched"] = [(t.name, t.outcome, t.examples_seen) for t in store.read_trials()]
+    confirm(stage)
+    told["confirmed"] = [
+        (t.batch_size, t.seed, t.outcome) for t in store.read_trials() if t.stage == "confirm"
+    ]
+    told["left_at"] = float((store.folder / "left_at").read_text())
+    told["log"] = [json.loads(line) for line in log.read_text().splitlines()]
+    print(json.dumps(told))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
