@@ -43,7 +43,7 @@ class SweepConfig:
     data: str = option("mnist", "What to train", "name of a data source", flag=True)
     data_dir: str = option(".data", "What to train", "folder that keeps data sets", flag=True)
     optimizer: str = option("adam", "What to train", ", ".join(OPTIMIZERS), flag=True)
-    validation_examples: int = option(2500, "What to train", "carved from the training split")
+    validation_examples: int = option(2000, "What to train", "carved from the training split")
     split_seed: int = option(0, "What to train", "seed of the validation split")
 
     batch_sizes: tuple[int, ...] = option(
@@ -71,7 +71,7 @@ class SweepConfig:
         None, "Measure", "memory that a trial may use; default the device's own", flag=True
     )
     memory_margin: float = option(0.1, "Measure", "part of the memory kept free of any plan")
-    profile_seconds: float = option(120.0, "Measure", "cap on the time spent profiling a device")
+    profile_seconds: float = option(90.0, "Measure", "cap on the time spent profiling a device")
     noise_scale: bool = option(True, "Measure", "measure the gradient noise scale along a run")
 
     confidence: float = option(0.95, "Verdict", "of every interval and comparison")
