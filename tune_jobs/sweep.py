@@ -172,6 +172,12 @@ class Job:
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
 
+    def train_examples(self) -> int:
+        """What is left to train on once validation is carved off: no batch is larger."""
+        from tune_jobs.data.dataset import open_dataset
+
+        return len(open_dataset(self.data_path).train.labels) - self.config.validation_examples
+
 
 def sweep(job: Job) -> int:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
@@ -188,6 +194,7 @@ def sweep(job: Job) -> int:
     check_energy(config, cluster, job.say)
     store.write_text(store.config, to_toml(config))
     facts = environment.describe(ROOT) | clusters.job_facts(cluster)
+    facts |= {"train_examples": job.train_examples()}
     store.write_environment(facts)
     copy = start_copy(job, facts)
     profiles = measure(job, cluster)
@@ -219,14 +226,13 @@ def measure(job: Job, cluster: Cluster) -> list[BatchSizeProfile]:
     """Stage 1, unless the store holds its rows already; its table is printed either way."""
     from tune_jobs.analysis.costs import noise_lines, print_costs
     from tune_jobs.analysis.html import write_report
-    from tune_jobs.data.dataset import open_dataset
     from tune_jobs.tuning.measuring import profile_devices
 
     config, store = job.config, job.store
     profiles = store.read_profiles()
     if {p.batch_size for p in profiles} < set(config.batch_sizes):
         profiles = profile_devices(config, store, job.data_path, cluster, job.say)
-    examples = len(open_dataset(job.data_path).train.labels) - config.validation_examples
+    examples = job.train_examples()
     print_costs(profiles, config.memory_margin, examples, job.console)
     noise = store.read_noise_scale()
     for line in noise_lines(noise):

@@ -206,9 +206,13 @@ def as_json(verdicts: Iterable[Verdict]) -> str:
 def write_page(
     answer: Answer, folder: Path, config: SweepConfig, title: str, facts: Mapping[str, object]
 ) -> Path:
-    """`report.html` and its figures in `folder`. The drawing is imported here: it takes seconds."""
+    """`report.html` and its figures in `folder`. The drawing is imported here: it takes seconds.
+
+    `facts` may hold `train_examples`, the most that a batch could be.
+    """
     from tune_jobs.analysis.html import write_report
 
+    examples = facts.get("train_examples")
     return write_report(
         folder,
         answer.verdicts,
@@ -220,4 +224,5 @@ def write_page(
         title=title,
         facts=facts,
         margin=config.memory_margin,
+        train_examples=examples if isinstance(examples, int) else None,
     )
