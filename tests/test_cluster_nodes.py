@@ -4,7 +4,8 @@ Each has an address of its own; jobs are submitted with the real client. What ha
   1. every confirm run and every search trial stands once in the store and once in MLflow;
   2. workers of every address ran trials, the head none;
   3. a worker killed in the middle and an MLflow server that was away cost no row;
-  4. a sweep that `ray job stop` ended goes on, and keeps what it had.
+  4. a sweep that `ray job stop` ended goes on, and keeps what it had;
+  5. a node that is about to be taken back gets no more work.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,8 +100,12 @@ def when(happens: Callable[[], object], job: subprocess.Popen[str], seconds: flo
         time.sleep(0.1)
 
 
+def of(rows: Iterable[TrialResult], stage: str) -> list[TrialResult]:
+    return [row for row in rows if row.stage == stage]
+
+
 def of_stage(store: SweepStore, stage: str) -> list[TrialResult]:
-    return [row for row in store.read_trials() if row.stage == stage]
+    return of(store.read_trials(), stage)
 
 
 def check_whole(cluster: LocalCluster, name: str) -> list[TrialResult]:
@@ -170,10 +175,17 @@ def test_a_sweep_that_was_stopped_goes_on(cluster: LocalCluster) -> None:
     kept = store.read_trials()
 
     again = cluster.submit("--resume", "--name", "stopped")
+    when(lambda: len(of_stage(store, "confirm")) > len(of(kept, "confirm")), again)
+    before = {row.trial_id for row in store.read_trials()}
+    cluster.call("drain", "worker1", "300")
     said, _ = again.communicate(timeout=250)
     assert again.returncode == 0, said[-3000:]
     rows = {row.trial_id: row for row in check_whole(cluster, "stopped")}
     assert all(rows[row.trial_id] == row for row in kept)
+    leaves = cluster.addresses()["worker1"]
+    assert f"node {leaves} is leaving in " in said
+    # One run may have been under way there: it may end where it is.
+    assert sum(r.node == leaves for r in rows.values() if r.trial_id not in before) <= 1
 
 
 def first_lines(job: subprocess.Popen[str], word: str) -> str:
