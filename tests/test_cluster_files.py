@@ -121,7 +121,7 @@ def test_a_cloud_grows_from_nothing_with_spot_and_gpu_workers_and_shrinks(path: 
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """A provider's metadata server, since a warning cannot be staged; it comes at the second look."""
+    """A provider's metadata server: a warning cannot be staged. It comes at the second look."""
 
     warned: bool
 
