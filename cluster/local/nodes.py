@@ -1,4 +1,6 @@
-"""Print `ADDRESS STATE ID` of every node that a head's dashboard knows. Token in RAY_AUTH_TOKEN_PATH.
+"""Print `ADDRESS STATE ID` of every node that a head's dashboard knows.
+
+The token is in the file RAY_AUTH_TOKEN_PATH.
 
 python cluster/local/nodes.py http://10.213.0.2:8265
 """

@@ -64,7 +64,8 @@ def binding_limit(
         return _at_the_end(rows[-1].batch_size, here, refused(profiles, rows), rates)
     larger = compared_with(here, beyond[-1], rates)
     if index == 0 and len(tied) == 1 and policy.goal != "examples":
-        return Limit("range", f"{_smallest(here.batch_size)}; {described(here, larger, critical)}")
+        told = described(here, larger, critical)
+        return Limit("range", _sentence(f"{_smallest(here.batch_size)}; {told}"))
     name = "statistics" if policy.goal == "examples" else _name(here.batch_size, larger)
     return Limit(name, _sentence(described(here, larger, critical)))
 

@@ -32,6 +32,7 @@ from tune_jobs.records import Measurement, NoiseScale, TrialResult
 NICE_ERRORS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.07, 0.05, 0.03, 0.02, 0.015, 0.01, 0.007, 0.005,
                0.003, 0.002, 0.001, 0.0005)  # fmt: skip
 MOST_POINTS = 60
+DRAWN_KINDS = {"raw": ACCENT, "preconditioned": LIMIT}  # of the noise scale, and their colours
 
 
 def valleys(
@@ -295,7 +296,7 @@ def noise_along_run(
     log_axis(axes, "x", min(n.examples_seen for n in useful), max(n.examples_seen for n in useful))
     log_axis(axes, "y", min(scales + beside) / 1.5, max(scales + beside) * 1.5)
     ends: list[tuple[float, float, str, str]] = []
-    for kind, colour in (("raw", ACCENT), ("preconditioned", LIMIT)):
+    for kind, colour in DRAWN_KINDS.items():
         own = sorted((n for n in useful if n.kind == kind), key=lambda n: n.examples_seen)
         if own:
             _noise_line(axes, own, colour)
@@ -325,15 +326,24 @@ def _noise_caption(
     useful: Sequence[NoiseScale], critical: tuple[float, float, float] | None
 ) -> str:
     told = []
-    for kind in sorted({n.kind for n in useful}, reverse=True):
+    for kind in DRAWN_KINDS:
         own = sorted((n for n in useful if n.kind == kind), key=lambda n: n.examples_seen)
-        first, last = own[0], own[-1]
-        told.append(
-            f"{kind.capitalize()}: {count(first.noise_scale, first.low, first.high)} after "
-            f"{count(first.examples_seen)} examples, {count(last.noise_scale, last.low, last.high)}"
-            f" after {count(last.examples_seen)}."
-        )
+        if own:
+            over = [n for n in useful if n.kind == f"{kind}_average"]
+            told.append(f"{kind.capitalize()}: {_from_to(own[0], own[-1])}{_on_average(over)}.")
     if critical is not None:
         low, value, high = critical
         told.append(f"The critical batch size, from runs, is {count(value, low, high)} (band).")
     return f"{' '.join(told)} Lines are 95 % intervals."
+
+
+def _from_to(first: NoiseScale, last: NoiseScale) -> str:
+    return (
+        f"{count(first.noise_scale, first.low, first.high)} after "
+        f"{count(first.examples_seen)} examples, {count(last.noise_scale, last.low, last.high)} "
+        f"after {count(last.examples_seen)}"
+    )
+
+
+def _on_average(rows: Sequence[NoiseScale]) -> str:
+    return "".join(f"; {count(n.noise_scale, n.low, n.high)} over the run" for n in rows[-1:])

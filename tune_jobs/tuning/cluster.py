@@ -70,7 +70,8 @@ class Cluster:
         return held + sum(a.at_most * _times(a.shape, bundle) for a in self.additions)
 
     def __str__(self) -> str:
-        told = f"{self.nodes} nodes, {self.has('CPU'):g} CPUs, {self.has('GPU'):g} GPUs"
+        nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
+        told = f"{nodes}, {self.has('CPU'):g} CPUs, {self.has('GPU'):g} GPUs"
         more = sum(a.at_most for a in self.additions)
         return f"{told}, {more} nodes more at the most" if more else told
 
