@@ -2,8 +2,8 @@
 
     python scripts/bench/scale.py OUT.json [driver] [whole] [broadcast] [mlflow]
 
-driver     our own callbacks as Ray Tune calls them, with made-up trials and without Ray: milliseconds
-           for a report and for a trial's end once 100, 1,000, 10,000 trials have ended
+driver     our own callbacks as Ray Tune calls them, with made-up trials and without Ray:
+           milliseconds for a report and for a trial once 100, 1,000, 10,000 trials have ended
 whole      search on Ray Tune, its trials training nothing: milliseconds of the tuning loop for a
            report, and how they divide
 broadcast  MNIST through Ray's object store to nodes that have none: several nodes of this machine
