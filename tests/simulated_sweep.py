@@ -31,6 +31,7 @@ from tune_jobs.tuning.trial import SharedByTrials
 
 A100, T4 = ("A100", 81_920.0), ("T4", 16_384.0)
 CPUS, GPUS = 32, 8
+SIZES, SEEDS = (16, 64, 1024), (1,)
 NEIGHBOUR_SECONDS = 6.0
 
 
@@ -112,7 +113,7 @@ def confirm(stage: stages.Stage) -> None:
         (stage.store.folder / "left_at").write_text(str(time.time()))
 
     threading.Thread(target=leave).start()
-    runs = [ConfirmRun(size, 1e-3, 1e-3, seed) for seed in (1, 2) for size in (16, 64, 1024)]
+    runs = [ConfirmRun(size, 1e-3, 1e-3, seed) for seed in SEEDS for size in SIZES]
     stages.confirm(stage, runs, resume=False)
 
 
@@ -128,7 +129,7 @@ def main(folder: Path) -> None:
     cluster.wait_for_nodes()
     cluster.connect()
     config = SweepConfig(
-        name="simulated", batch_sizes=(16, 64, 1024), trials=9, budget_examples=9216,
+        name="simulated", batch_sizes=SIZES, trials=6, budget_examples=9216,
         search="random", runs_dir=str(folder),
     )  # fmt: skip
     store = SweepStore.open(config.runs_dir, config.name)

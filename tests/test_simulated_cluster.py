@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.simulated_sweep import SEEDS, SIZES
+
 ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -87,14 +89,14 @@ def test_confirm_runs_are_alone_and_wait_for_it(told: dict[str, Any]) -> None:
             apart = one["ended"] <= other["began"] or other["ended"] <= one["began"]
             assert apart or one["trial"] == other["trial"]
     assert sorted(told["confirmed"]) == [
-        [size, seed, "finished"] for size in (16, 64, 1024) for seed in (1, 2)
+        [size, seed, "finished"] for size in SIZES for seed in SEEDS
     ]
 
 
 def test_a_lost_node_costs_no_trial(told: dict[str, Any]) -> None:
     lost = told["lost"]
     names = [name for name, _, _ in told["searched"]]
-    assert len(set(names)) == len(names) >= 9
+    assert len(set(names)) == len(names) >= 6
     assert {outcome for _, outcome, _ in told["searched"]} <= {"finished", "stopped"}
     on_it = {line["trial"] for line in steps(told, "search") if line["node"] == lost}
     assert on_it

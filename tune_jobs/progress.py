@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -26,10 +27,14 @@ class Progress:
         self.trials = trials
         self.batch_sizes = sorted(batch_sizes)
         self.began = time.monotonic()
-        self.running: dict[str, Measurement] = {}
-        self.ended: dict[str, TrialResult] = {}
+        self.running: set[str] = set()
+        self.ended: dict[str, str] = {}
+        self.best: dict[int, TrialResult] = {}
         self.before = 0
-        self.live = Live(console=console, refresh_per_second=2, transient=True)
+        # Drawn when it is refreshed, not at every record.
+        self.live = Live(
+            console=console, refresh_per_second=2, transient=True, get_renderable=self._panel
+        )
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -47,20 +52,26 @@ class Progress:
 
     def already(self, results: Sequence[TrialResult]) -> None:
         """Trials that an earlier driver finished; they count, and say nothing of the time left."""
-        self.ended |= {r.trial_id: r for r in results}
+        for result in results:
+            self._end(result)
         self.before = len(self.ended)
+
+    def _end(self, result: TrialResult) -> None:
+        self.running.discard(result.trial_id)
+        self.ended[result.trial_id] = result.outcome
+        best = self.best.get(result.batch_size)
+        found = best_trial([result] if best is None else [best, result])
+        if found is not None:
+            self.best[result.batch_size] = found
 
     def __call__(self, record: Measurement | TrialResult) -> None:
         if isinstance(record, Measurement):
-            self.running[record.trial_id] = record
+            self.running.add(record.trial_id)
         else:
-            self.running.pop(record.trial_id, None)
-            self.ended[record.trial_id] = record
+            self._end(record)
             self.trials = max(self.trials, len(self.ended))
             if not self.console.is_terminal:
                 self.console.print(self._line(record), highlight=False, soft_wrap=True)
-        if self.console.is_terminal:
-            self.live.update(self._panel())
 
     def _line(self, r: TrialResult) -> str:
         reached = number(r.examples_to_target, "d")
@@ -79,9 +90,9 @@ class Progress:
         return f"about {max(0, self.trials - len(self.ended)) * each:.0f} s left"
 
     def _panel(self) -> Table:
-        outcomes = [r.outcome for r in self.ended.values()]
-        done, stopped = outcomes.count("finished"), outcomes.count("stopped")
-        other = len(outcomes) - done - stopped
+        outcomes = Counter(self.ended.values())
+        done, stopped = outcomes["finished"], outcomes["stopped"]
+        other = len(self.ended) - done - stopped
         title = (
             f"{self.stage}: {len(self.running)} running, {stopped} stopped, {done} done"
             + (f", {other} diverged or failed" if other else "")
@@ -91,7 +102,7 @@ class Progress:
         for heading in ("batch size", "best learning rate", "examples to target", "val accuracy"):
             table.add_column(heading, justify="right")
         for size in self.batch_sizes:
-            best = best_trial([r for r in self.ended.values() if r.batch_size == size])
+            best = self.best.get(size)
             if best is None:
                 table.add_row(str(size), "-", "-", "-")
                 continue

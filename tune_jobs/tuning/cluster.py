@@ -93,7 +93,7 @@ def start_ray(root: Path) -> Cluster:
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options: dict[str, object] = {"logging_level": "warning", "log_to_driver": False}
         if not in_a_cluster():
-            # Without an address Ray would join, or wait for, the last cluster begun on this machine.
+            # Without it Ray would join, or wait for, the last cluster begun on this machine.
             options |= {"address": "local", "include_dashboard": False}
             options |= {"runtime_env": {"env_vars": {"PYTHONPATH": str(root)}}}
         ray.init(**options)

@@ -42,6 +42,10 @@ from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
 
 SEARCH, CONFIRM = "search", "confirm"
+CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
+CHECKPOINTS_A_SECOND = (
+    4.0  # of all trials together, at the most: Tune saves its whole state at each
+)
 WORTH_SHARING = 0.005  # seconds of one evaluation batch on one thread
 
 
@@ -110,6 +114,7 @@ class Stage:
             requests=self.requests,
             threads={size: max(1, int(r.cpus)) for size, r in self.requests.items()},
             memory_growth_mib=self.memory_growth_mib,
+            checkpoint_seconds=checkpoint_seconds(at_once(self.requests.values(), self.cluster)),
             stops_at_target=config.goal != "accuracy",
         )
 
@@ -188,6 +193,11 @@ def at_once(requests: Iterable[TrialRequest], cluster: Cluster) -> int:
     Nodes that the autoscaler may add count: it adds them for trials that wait.
     """
     return max(1, *(int(cluster.places_for(request.bundle())) for request in requests))
+
+
+def checkpoint_seconds(trials_at_once: int) -> float:
+    """Between two checkpoints of a trial; what a lost node may cost each of its trials."""
+    return max(CHECKPOINT_SECONDS, trials_at_once / CHECKPOINTS_A_SECOND)
 
 
 def _trainable(shared: SharedByTrials) -> object:

@@ -25,8 +25,6 @@ from tune_jobs.tuning.leaving import on_a_leaving_node
 from tune_jobs.tuning.racing import TIME_ATTR, score
 from tune_jobs.tuning.requests import TrialRequest
 
-CHECKPOINT_SECONDS = 8.0
-
 
 @dataclass(frozen=True)
 class SharedByTrials:
@@ -35,8 +33,9 @@ class SharedByTrials:
 
     `micro_batch_sizes` are by device type and batch size. `memory_growth_mib` is what a trial may
     allocate beyond what its process holds before it, on a CPU with a limit. `threads` are CPU
-    threads by batch size. `began_at` is when the stage asked for its devices, where waiting for
-    them is of interest. The rest is as in `RunSettings`.
+    threads by batch size. `checkpoint_seconds` lie between two checkpoints of a trial. `began_at`
+    is when the stage asked for its devices, where waiting for them is of interest. The rest is as
+    in `RunSettings`.
     """
 
     model: str
@@ -52,6 +51,7 @@ class SharedByTrials:
     requests: dict[int, TrialRequest]
     threads: dict[int, int]
     memory_growth_mib: float | None
+    checkpoint_seconds: float
     goal: str = "time"
     stops_at_target: bool = False
     test_updates: tuple[int, ...] = ()
@@ -168,7 +168,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         result["device_name"] = self.device_name
         if report.rung is not None:
             result[TIME_ATTR] = self.shared.rungs[report.rung]
-        due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        due = time.monotonic() - self.saved_at > self.shared.checkpoint_seconds
         result[SHOULD_CHECKPOINT] = not report.done and (due or on_a_leaving_node())
         return result
 
