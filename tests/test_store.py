@@ -10,59 +10,20 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.rows import measurement, result
+from tests.s3_server import credentials, query
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.remote_folder import is_remote, joined
 from tune_jobs.store import SweepStore
 
 Place = Callable[[str], str]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def s3_port() -> Iterator[int]:
-    """moto's S3 server on loopback, with an empty bucket `sweeps`."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        make_bucket(port)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def make_bucket(port: int) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/sweeps", method="PUT")
-    for _ in range(150):
-        try:
-            urllib.request.urlopen(request, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError("the S3 server did not start")
-
-
-def query(port: int) -> str:
-    return f"?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -76,10 +37,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def s3_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-a-test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-a-test")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, value in credentials(tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
 
 
 def test_records_are_read_back_as_they_were_written(place: Place) -> None:

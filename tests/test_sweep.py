@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tests.s3_server import credentials, query
 from tune_jobs.records import STATUSES, TrialResult
 from tune_jobs.store import SweepStore
 
@@ -160,3 +161,35 @@ def test_a_driver_killed_at_work_is_taken_up_where_it_was(tmp_path: Path, data_d
     assert sorted(r.batch_size for r in after.values() if r.stage == "confirm") == [8, 32]  # 3
     kept = {(m.trial_id, m.rung): m.val_accuracy for m in store.read_measurements() if m.rung}
     assert rungs.items() <= kept.items()  # 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_kept_at_a_uri_takes_further_seeds_from_another_machine(
+    tmp_path: Path, data_dir: Path, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = f"s3://sweeps/{tmp_path.name}{query(s3_port)}"
+    (tmp_path / "small.toml").write_text(QUICKLY + "validation_examples = 300\n")
+    first, second = (tmp_path / name for name in ("first machine", "second machine"))
+    seen = []
+    for machine, asked in (
+        (first, ("--config", "../small.toml", "--model", "mlp", "--data", "digits",
+                 "--batch-sizes", "8,32", "--trials", "2", "--budget-examples", "6016",
+                 "--target", "0.8", "--seeds", "1")),
+        (second, ("--resume", "--seeds", "3")),
+    ):  # fmt: skip
+        machine.mkdir()
+        for name, value in credentials(machine / "cache").items():
+            monkeypatch.setenv(name, value)
+        run(machine, data_dir, "--runs-dir", runs, *asked)
+        assert not (machine / "runs").exists()
+        store = SweepStore.open(runs, "it")
+        seen.append({r.trial_id: r for r in store.read_trials()})
+    before, after = seen
+    assert all(after[name] == row for name, row in before.items())
+    made = sorted((r.batch_size, r.seed) for r in after.values() if r.stage == "confirm")
+    assert made == [(size, seed) for size in (8, 32) for seed in (1, 2, 3)]
+    (verdict,) = json.loads(store.read_text(store.verdict) or "")
+    assert [row["seeds"] for row in verdict["per_batch_size"]] == [3, 3]
+    assert store.remote is not None and "report.html" in store.remote.names()
+    assert len(store.read_measurements()) > len(after)
