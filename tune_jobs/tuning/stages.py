@@ -41,6 +41,9 @@ from tune_jobs.tuning.space import Range
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
 
+# Its summary looks for result files of loggers that are off; the records are the store's.
+logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+
 SEARCH, CONFIRM = "search", "confirm"
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 CHECKPOINTS_A_SECOND = (
@@ -268,8 +271,6 @@ def _fresh(
 def _fit(tuner: tune.Tuner) -> None:
     with warnings.catch_warnings(), _interruptible():
         warnings.simplefilter("ignore")
-        # Its summary looks for result files of loggers that are off; the records are the store's.
-        logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
         tuner.fit()
 
 
