@@ -5,22 +5,25 @@ Each has an address of its own; jobs are submitted with the real client. What ha
   2. workers of every address ran trials, the head none;
   3. a worker killed in the middle and an MLflow server that was away cost no row;
   4. a sweep that `ray job stop` ended goes on, and keeps what it had;
-  5. a node that is about to be taken back gets no more work.
+  5. a node that is about to be taken back gets no more work;
+  6. a folder that the nodes do not share is refused before anything is measured.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tune_jobs.environment import commit_of
 from tune_jobs.records import STATUSES, TrialResult
 from tune_jobs.store import SweepStore
 
@@ -40,6 +43,7 @@ class LocalCluster:
 
     state: Path
     shared: Path
+    started_with: list[str] = field(default_factory=list)
 
     def surroundings(self) -> dict[str, str]:
         return {**os.environ, "SWEEP_CLUSTER_STATE": str(self.state)}
@@ -76,6 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     try:
         told = local.call("up", "3", "--shared", str(local.shared))
         if NOT_ALLOWED in told:
+            local.started_with.append("--loopback")
             told = local.call("up", "3", "--shared", str(local.shared), "--loopback")
         assert "submit a job:" in told, told
         yield local
@@ -127,6 +132,7 @@ def check_whole(cluster: LocalCluster, name: str) -> list[TrialResult]:
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
     assert parents[0].data.tags["submission_id"].startswith(name)
+    assert parents[0].data.tags["commit"] == commit_of(ROOT)
     trials = [run.data.tags["trial_id"] for run in runs if "trial_id" in run.data.tags]
     assert sorted(trials) == sorted(row.trial_id for row in rows)
     return rows
@@ -186,6 +192,18 @@ def test_a_sweep_that_was_stopped_goes_on(cluster: LocalCluster) -> None:
     assert f"node {leaves} is leaving in " in said
     # One run may have been under way there: it may end where it is.
     assert sum(r.node == leaves for r in rows.values() if r.trial_id not in before) <= 1
+
+
+def test_a_folder_that_the_nodes_do_not_share_is_refused(cluster: LocalCluster) -> None:
+    unseen = ROOT / ".data" / "runs-of-a-test"  # of the project's data workers see nothing
+    if "--loopback" in cluster.started_with:
+        pytest.skip("without network namespaces all nodes see the same folders")
+    job = cluster.submit("--runs-dir", str(unseen), *options("unseen"))
+    said, _ = job.communicate(timeout=120)
+    shutil.rmtree(unseen, ignore_errors=True)
+    assert job.returncode == 2, said[-3000:]
+    assert "--runs-dir" in said and "is not the same folder on the nodes" in said
+    assert "s3://" in said
 
 
 def first_lines(job: subprocess.Popen[str], word: str) -> str:

@@ -1,8 +1,9 @@
 # The cluster's nodes: head, workers, tracking server. Sourced by local.sh.
 
-# What every node needs to know; the driver of a job runs on the head and inherits the head's.
+# What every node needs to know; the driver of a job runs on the head and inherits the head's. With
+# PYTHONPATH a job without --working-dir, which runs in the folder that Ray was started in, works too.
 node_environment() {
-  export PATH="$root/.venv/bin:$PATH"
+  export PATH="$root/.venv/bin:$PATH" PYTHONPATH=$root
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$state/token" RAY_USAGE_STATS_ENABLED=0
 }
 
