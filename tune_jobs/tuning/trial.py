@@ -141,6 +141,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         assert self.run is not None
+        # By its title Ray's dashboard lists a process; it serves one trial after the other.
+        ray._raylet.setproctitle(f"ray::{self.trial_name}")
         try:
             return self._result(self.run.advance())
         except Exception as error:
