@@ -449,6 +449,15 @@ def test_several_learning_rates_for_one_batch_size_are_told() -> None:
 # Policy and JSON
 
 
+def test_a_learning_rate_chosen_among_few_is_told() -> None:
+    few = [rows.result(trial_id=f"{size}-{k}", batch_size=size, stage="search")
+           for size, count in ((32, 3), (64, 4)) for k in range(count)]  # fmt: skip
+    runs = runs_of({32: 20.0, 64: 10.0})
+    (told,) = [t for t in verdict_of(runs, search=few).warnings if "--trials" in t]
+    assert "the best of 3 to 4 tried" in told
+    assert not [t for t in verdict_of(runs, search=3 * few).warnings if "--trials" in t]
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -14,6 +14,7 @@ from tune_jobs.analysis.table_of_runs import reached
 from tune_jobs.records import BatchSizeProfile, BatchSizeVerdict, ClosedForm, TargetRun, TrialResult
 
 FEW_SEEDS = 3
+FEW_RATES = 8  # learning rates tried for a batch size
 AGREE = 0.1  # the clock and the profile agree within this part
 EDGE = 1.25  # a rate this near to an end of its range lies on its edge
 
@@ -35,6 +36,7 @@ def warnings_of(
         _seeds(contest),
         _edges(rows, search, policy),
         _clock(rows),
+        _few_rates(contest, search),
         _never(contest, runs),
         closed.sentence if closed is not None and closed.agrees is False else None,
         _several_rates(contest.runs),
@@ -112,6 +114,18 @@ def _edges(
     return (
         f"The best learning rate of {listed} ({rates}) lies on the edge of the range searched: a "
         "better one may lie beyond."
+    )
+
+
+def _few_rates(contest: Contest, search: Sequence[TrialResult]) -> str | None:
+    """The choice of the learning rate is a draw of its own, of which no interval tells."""
+    tried = [sum(t.batch_size == size for t in search) for size in contest.batch_sizes]
+    if not any(tried) or min(tried) >= FEW_RATES:
+        return None
+    most = f" to {max(tried)}" if max(tried) > min(tried) else ""
+    return (
+        f"Each batch size's learning rate is the best of {min(tried)}{most} tried; no interval "
+        "tells how far another search would have come (more with --trials)."
     )
 
 
