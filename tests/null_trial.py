@@ -15,7 +15,7 @@ STEPS = 6
 
 
 class NullTrial(tune.Trainable):
-    """Steps through its budget. `facts`: budget, rungs, seconds (of a step), log, stage."""
+    """Steps through its budget. `facts`: budget, rungs, seconds (of a step), log, stage, saves."""
 
     def setup(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         self.facts = facts
@@ -55,7 +55,8 @@ class NullTrial(tune.Trainable):
             "examples_to_target": None, "train_seconds": 1.0, "wall_time_seconds": 1.0,
             "rung": rungs.index(seen) if seen in rungs else None, "score": accuracy,
             "outcome": "finished" if done else "stopped", "done": done,
-            "node": self.facts["stage"], "device_name": None, SHOULD_CHECKPOINT: not done,
+            "node": self.facts["stage"], "device_name": None,
+            SHOULD_CHECKPOINT: self.facts["saves"] and not done,
         }  # fmt: skip
         if seen in rungs:
             result["rung_examples"] = seen

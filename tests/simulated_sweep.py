@@ -51,14 +51,18 @@ def profiles() -> list[BatchSizeProfile]:
     ]  # fmt: skip
 
 
-def null_trainable(folder: Path, seconds: float) -> Any:
-    """In place of `stages._trainable`: the same requests, a trial that trains nothing."""
+def null_trainable(folder: Path, seconds: float, saves: bool = True) -> Any:
+    """In place of `stages._trainable`: the same requests, a trial that trains nothing.
+
+    Its steps take `seconds`; it `saves` itself after each, or never.
+    """
 
     def make(shared: SharedByTrials) -> object:
         requests = shared.requests
         facts = {
             "budget": shared.budget_examples, "rungs": shared.rungs, "seconds": seconds,
             "log": str(folder / "log.jsonl"), "stage": "confirm" if shared.began_at else "search",
+            "saves": saves,
         }  # fmt: skip
         return tune.with_resources(
             tune.with_parameters(NullTrial, facts=facts),

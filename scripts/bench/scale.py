@@ -41,6 +41,7 @@ from tests import rows
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
 from tune_jobs.progress import Progress
+from tune_jobs.records import TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import keeper, stages
 from tune_jobs.tuning.racing import BatchSizeRaces
@@ -105,30 +106,38 @@ def config_of(folder: Path, **changes: Any) -> SweepConfig:
 class MadeUpTrials:
     """Trials and reports as Tune hands them over, for the keeper, the races and the progress."""
 
-    def __init__(self, folder: Path) -> None:
-        self.config = config_of(folder, trials=2 * TRIALS[-1])
+    def __init__(self, folder: Path, ended: int) -> None:
+        self.config = config_of(folder, trials=ended + SAMPLE)
+        self.rungs = stages.rungs_of(self.config)
+        self.steps = sorted({*(BUDGET * k // REPORTS for k in range(1, REPORTS + 1)), *self.rungs})
         store = SweepStore.open(str(folder), "scale")
         store.create()
+        self.ended = ended
+        before = [(f"{k:08x}", SIZES[k % len(SIZES)]) for k in range(ended)]
+        store.write_trials([rows.result(trial_id=name, batch_size=b) for name, b in before])
+        store.write_measurements([
+            rows.measurement(trial_id=name, batch_size=b, examples_seen=seen, rung=self.rung(seen))
+            for name, b in before
+            for seen in self.steps
+        ])  # fmt: skip
         requests = {size: TrialRequest(1.0, 0.0, None) for size in SIZES}
         self.keeper = keeper.RecordKeeper(self.config, store, [], requests, "search")
         self.keeper.setup()
-        self.rungs = stages.rungs_of(self.config)
-        self.races = BatchSizeRaces(
-            self.rungs, self.config.reduction_factor, 0.99, BUDGET, store
-        )  # fmt: skip
-        nowhere = Console(file=io.StringIO())
-        progress = Progress("search", SIZES, self.config.trials, nowhere)
+        self.races = BatchSizeRaces(self.rungs, self.config.reduction_factor, 0.99, BUDGET, store)
+        progress = Progress("search", SIZES, self.config.trials, Console(file=io.StringIO()))
+        progress.already(store.read_trials())
         keeper.LISTENERS["scale"] = [progress]
-        self.ended = 0
 
-    def result(self, step: int) -> dict[str, Any]:
-        seen = BUDGET * step // REPORTS
-        rung = next((k for k, r in enumerate(self.rungs) if r == seen), None)
+    def rung(self, seen: int) -> int | None:
+        return self.rungs.index(seen) if seen in self.rungs else None
+
+    def result(self, seen: int) -> dict[str, Any]:
+        rung, done = self.rung(seen), seen == BUDGET
         found = {
-            "examples_seen": seen, "updates": step, "train_loss": 0.1, "val_loss": 0.1,
-            "val_accuracy": 0.5 + 0.02 * step, "test_accuracy": None, "examples_to_target": None,
-            "train_seconds": 1.0, "wall_time_seconds": 1.0, "rung": rung, "score": 0.5,
-            "outcome": "finished" if step == REPORTS else "stopped", "done": step == REPORTS,
+            "examples_seen": seen, "updates": seen // 16, "train_loss": 0.1, "val_loss": 0.1,
+            "val_accuracy": 0.9, "test_accuracy": None, "examples_to_target": None,
+            "train_seconds": 1.0, "wall_time_seconds": 1.0, "rung": rung, "score": 0.9,
+            "outcome": "finished" if done else "stopped", "done": done,
         }  # fmt: skip
         return found | ({"rung_examples": seen} if rung is not None else {})
 
@@ -140,8 +149,8 @@ class MadeUpTrials:
         }  # fmt: skip
         trial: Any = SimpleNamespace(trial_id=f"{self.ended:08x}", config=asked, last_result={})
         self.races.on_trial_add(None, trial)
-        for step in range(1, REPORTS + 1):
-            trial.last_result = result = self.result(step)
+        for seen in self.steps:
+            trial.last_result = result = self.result(seen)
             watch.timed("keeper, a report", self.keeper.on_trial_result)(0, [], trial, result)
             decide = watch.timed("race, a report", self.races.on_trial_result)
             decide(None, trial, result)
@@ -152,20 +161,19 @@ class MadeUpTrials:
 
 def driver(folder: Path) -> dict[str, Any]:
     """Milliseconds of our callbacks by the number of trials that have ended."""
-    made, watch, found = MadeUpTrials(folder), Stopwatch(), {}
+    found: dict[str, Any] = {}
     for count in TRIALS:
-        while made.ended < count - SAMPLE:
-            made.one_more(Stopwatch())
+        made, watch = MadeUpTrials(folder / str(count), count), Stopwatch()
+        for _ in range(len(SIZES)):
+            made.one_more(Stopwatch())  # opens the races, which read what is recorded
         for _ in range(SAMPLE):
             made.one_more(watch)
-        found[count] = {name: spread(seconds) for name, seconds in watch.taken().items()}
-    began = time.perf_counter()
-    made.keeper.on_experiment_end([])
-    found["merging the tables at the stage's end, seconds"] = time.perf_counter() - began
-    return {
-        "by_ended_trials": found,
-        "proposal": {kind: proposals(kind) for kind in ("tpe", "random")},
-    }
+        began = time.perf_counter()
+        made.keeper.on_experiment_end([])
+        merging = time.perf_counter() - began
+        calls = {name: spread(seconds) for name, seconds in watch.taken().items()}
+        found[str(count)] = calls | {"merging the tables once, seconds": merging}
+    return {"by_ended_trials": found, "proposal": {k: proposals(k) for k in ("tpe", "random")}}
 
 
 def proposals(kind: str) -> dict[int, dict[str, float]]:
@@ -217,13 +225,13 @@ def whole(folder: Path) -> dict[str, Any]:
     (data := folder / "data").write_bytes(b"nothing")
     profiles = [rows.profile(batch_size=b, micro_batch_size=b, peak_memory_mib=1.0) for b in SIZES]
     stage = stages.Stage.of(config, store, data, cluster_now(), profiles)
-    stages._trainable = null_trainable(folder, 0.0)  # type: ignore[assignment]
+    stages._trainable = null_trainable(folder, 0.0, saves=False)  # type: ignore[assignment]
     watch, windows = Stopwatch(), []
     ended = 0
 
-    def every_tenth(*_: Any) -> None:
+    def every_tenth(record: object) -> None:
         nonlocal ended
-        ended += isinstance(_[0], keeper.TrialResult)
+        ended += isinstance(record, TrialResult)
         if ended == (len(windows) + 1) * WHOLE_TRIALS // 10:
             windows.append((time.perf_counter(), watch.taken()))
 
@@ -295,7 +303,7 @@ def broadcast(folder: Path) -> dict[str, Any]:
         ]
         return ray.get([one.remote(reference) for one in there])
 
-    ask(nodes, [ray.put(b"")] if len(content) == 0 else [ray.put(content)])  # workers are started
+    ask(nodes, [ray.put(content)])  # starts the workers
     for count in (*RECEIVERS, *RECEIVERS):
         began = time.perf_counter()
         reference = [ray.put(content)]
