@@ -215,6 +215,8 @@ def places(job: Job, whole: bool) -> list[tuple[str, str]]:
     """Where to look further."""
     address = job.store.address
     ui = f"scripts/mlflow_ui (store: {job.uri})" if job.uri else "no tracking store was reachable"
+    if job.uri and job.uri.startswith("http"):
+        ui = job.uri
     return [
         ("records", address),
         ("report", f"{job.store.folder}/report.html, python tune_jobs/report.py {address}"),
