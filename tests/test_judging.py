@@ -449,6 +449,18 @@ def test_several_learning_rates_for_one_batch_size_are_told() -> None:
 # Policy and JSON
 
 
+def test_equal_numbers_are_not_known_better_than_they_were_looked_for() -> None:
+    """Every run of a batch size crossed at the same evaluation: no spread, and no certainty."""
+    same = runs_of({32: 12.0, 64: 10.0}, noise=0.0)
+    sure, coarse = (verdict_of([replace(r, resolution=part) for r in same]) for part in (0.05, 0.5))
+    leading = next(r for r in sure.per_batch_size if r.batch_size == 64)
+    assert sure.status == "decided"
+    assert leading.high / leading.low > 1.04  # type: ignore[operator]
+    assert coarse.status == "undecided"
+    assert any("within 50% only: raise the target" in told for told in coarse.warnings)
+    assert not any("only: raise" in told for told in sure.warnings)
+
+
 def test_a_learning_rate_chosen_among_few_is_told() -> None:
     few = [rows.result(trial_id=f"{size}-{k}", batch_size=size, stage="search")
            for size, count in ((32, 3), (64, 4)) for k in range(count)]  # fmt: skip

@@ -324,7 +324,7 @@ def sweep_folder(folder: Path, *, confirmed: bool, seeds: int = 4) -> SweepStore
     for size in config.batch_sizes:
         stages = [("search", 0)] + [("confirm", s) for s in range(seeds)] * confirmed
         for stage, seed in stages:
-            needed = round(400 * (1 + size / 60) * math.exp(chance.gauss(0, 0.02)))
+            needed = round(2000 * (1 + size / 60) * math.exp(chance.gauss(0, 0.02)))
             rate = size / (FIRST + PER_EXAMPLE * size)
             name = f"{stage}-{size}-{seed}"
             trials.append(rows.result(

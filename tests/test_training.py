@@ -173,6 +173,16 @@ def test_examples_to_target_are_resolved_to_5_percent(budget: int, batch_size: i
             assert b - a <= max(1, math.ceil(0.05 * a) + 1)
 
 
+@given(st.integers(10_000, 1_000_000), st.integers(1, 512))
+def test_the_resolution_of_a_crossing_holds(budget: int, batch_size: int) -> None:
+    stops = (0, *schedule.evaluation_updates(budget, batch_size, ()))
+    for low, high in pairwise(stops):
+        points = [low, *schedule.snapshot_updates(low, high), high]
+        for a, b in pairwise(points):
+            told = schedule.resolution(b * batch_size, budget, batch_size)
+            assert (b - a) * batch_size <= 1.1 * told * b * batch_size + batch_size
+
+
 @pytest.mark.parametrize("name", sorted(optimizers.REGISTRY))
 def test_every_optimizer_lowers_the_loss_from_its_own_base_rate(digits: Dataset, name: str) -> None:
     entry = optimizers.entry(name)

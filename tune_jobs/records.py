@@ -219,6 +219,7 @@ class TargetRun:
             all). Test accuracy is shown and decides nothing.
         test_accuracy_at_equal_updates: when the run had made as many updates as the largest batch
             size makes in the whole budget.
+        resolution: within what part of itself `examples_to_target` is known; None where not told.
     """
 
     workload: str
@@ -242,6 +243,7 @@ class TargetRun:
     test_accuracy: float | None
     test_accuracy_at_equal_updates: float | None
     device: str | None
+    resolution: float | None = None
 
 
 STATUSES = ("decided", "tied", "undecided", "unreached")

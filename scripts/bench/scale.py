@@ -218,7 +218,8 @@ def whole(folder: Path) -> dict[str, Any]:
     from tune_jobs.tuning.cluster import cluster_now
 
     os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback
-    ray.init(num_cpus=PLACES, include_dashboard=False, logging_level="error", log_to_driver=False)
+    quiet = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
+    ray.init(address="local", num_cpus=PLACES, **quiet)
     config = config_of(folder, trials=WHOLE_TRIALS)
     store = SweepStore.open(str(folder), "scale")
     store.create()
@@ -281,6 +282,7 @@ def broadcast(folder: Path) -> dict[str, Any]:
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
     content = prepare("mnist", ROOT / ".data").read_bytes()
+    size = len(content)
     found = {}
     cluster = Cluster()
     cluster.add_node(num_cpus=0, object_store_memory=600 * 2**20)
@@ -293,7 +295,7 @@ def broadcast(folder: Path) -> dict[str, Any]:
     @ray.remote(num_cpus=0, max_retries=0)
     def holds(reference: list[Any]) -> float:
         began = time.perf_counter()
-        assert len(ray.get(reference[0])) == len(content)
+        assert len(ray.get(reference[0])) == size
         return time.perf_counter() - began
 
     def ask(at: list[str], reference: list[Any]) -> list[float]:
@@ -318,7 +320,7 @@ def broadcast(folder: Path) -> dict[str, Any]:
         })  # fmt: skip
     ray.shutdown()
     cluster.shutdown()
-    return {"bytes": len(content), "by_nodes": found}
+    return {"bytes": size, "by_nodes": found}
 
 
 # MLflow
@@ -397,14 +399,14 @@ PARTS = {"driver": driver, "whole": whole, "broadcast": broadcast, "mlflow": mlf
 def main() -> None:
     out, asked = Path(sys.argv[1]), sys.argv[2:] or list(PARTS)
     found = json.loads(out.read_text()) if out.exists() else {}
-    for name in asked:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            found[name] = PARTS[name](Path(folder)) | {"load_before_and_after": os.getloadavg()}
-        print(name, json.dumps(found[name], indent=1), flush=True)
     facts = environment.describe(ROOT)
     facts.pop("host")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found | {"machine": facts}, indent=1) + "\n")
+    for name in asked:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            found[name] = PARTS[name](Path(folder)) | {"load": os.getloadavg()}
+        print(name, json.dumps(found[name], indent=1), flush=True)
+        out.write_text(json.dumps(found | {"machine": facts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tune_jobs.records import BatchSizeProfile, BatchSizeVerdict, ClosedForm, Ta
 
 FEW_SEEDS = 3
 FEW_RATES = 8  # learning rates tried for a batch size
+COARSE = 0.2  # of themselves, examples to a target are hardly known
 AGREE = 0.1  # the clock and the profile agree within this part
 EDGE = 1.25  # a rate this near to an end of its range lies on its edge
 
@@ -35,6 +36,7 @@ def warnings_of(
         predicted_elsewhere(judged_on(runs, contest.quantity), elsewhere, contest.quantity),
         _seeds(contest),
         _edges(rows, search, policy),
+        _coarse(contest),
         _clock(rows),
         _few_rates(contest, search),
         _never(contest, runs),
@@ -78,6 +80,19 @@ def _clock(rows: Sequence[BatchSizeVerdict]) -> str | None:
         return None
     listed = ", ".join(f"{ratio:.2f} times at {size}" for size, ratio in off)
     return f"By the clock, alone on the device, runs took other seconds than profiled: {listed}."
+
+
+def _coarse(contest: Contest) -> str | None:
+    """Where the target was crossed before the evaluations came close together."""
+    known = [(r.batch_size, r.resolution) for r in contest.runs if r.resolution is not None]
+    worst = max((part for _, part in known), default=0.0)
+    coarse = sorted({size for size, part in known if part > COARSE})
+    if not coarse or not contest.quantity.by_target:
+        return None
+    return (
+        f"{named(coarse)} crossed the target so soon that their examples to it are known within "
+        f"{worst:.0%} only: raise the target or lower the budget."
+    )
 
 
 def _never(contest: Contest, runs: Sequence[TargetRun]) -> str | None:

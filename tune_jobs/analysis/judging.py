@@ -19,7 +19,12 @@ from tune_jobs.analysis.learning_rate_rule import learning_rate_rule
 from tune_jobs.analysis.outlook import by_target, goal_answer, pareto, tied_sizes, unknown_goal
 from tune_jobs.analysis.per_batch_size import Shown, rows_of, shown_beside
 from tune_jobs.analysis.policy import GOALS, Policy
-from tune_jobs.analysis.samples import Quantity, known_limits, quantity_of
+from tune_jobs.analysis.samples import (
+    Quantity,
+    known_limits,
+    quantity_of,
+    variance_of_resolution,
+)
 from tune_jobs.analysis.sentences import advice_of, reason_of
 from tune_jobs.analysis.speed import (
     examples_per_second,
@@ -100,8 +105,12 @@ def contest_at(case: Case, target: float | None, policy: Policy) -> Contest:
     """The batch sizes compared at one target under a policy's goal."""
     quantity = quantity_of(policy)
     limits = known_limits(judged_on(case.runs, quantity), quantity)
-    extra = variance_of_seconds(case.profiles) if policy.goal in ("time", "cost") else {}
-    return hold(judged_on(case.at(target), quantity), quantity, limits, policy, extra)
+    runs = judged_on(case.at(target), quantity)
+    extra = variance_of_resolution(runs) if quantity.by_target else {}
+    if policy.goal in ("time", "cost"):
+        for size, variance in variance_of_seconds(case.profiles).items():
+            extra[size] = extra.get(size, 0.0) + variance
+    return hold(runs, quantity, limits, policy, extra)
 
 
 def _verdict(case: Case, target: float | None, contests: Mapping[float | None, Contest]) -> Verdict:

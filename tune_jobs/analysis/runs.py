@@ -20,6 +20,7 @@ from statistics import median
 from tune_jobs.analysis.choosing import best_trial
 from tune_jobs.config import SweepConfig
 from tune_jobs.records import Measurement, TargetRun, TrialResult
+from tune_jobs.training.schedule import resolution
 
 Curve = tuple[tuple[float, float], ...]
 EQUAL_UPDATES = 1.1  # updates count as equal within this factor
@@ -50,7 +51,7 @@ def runs_of_sweep(
         equal = accuracy_at_updates(by_trial.get(trial.trial_id, ()), updates)
         own = _own_target(trial, workload, equal)
         rows.append(own)
-        rows += [_at_target(own, target, curves[trial.trial_id]) for target in targets]
+        rows += [_at_target(own, target, curves[trial.trial_id], trial) for target in targets]
     return sorted(rows, key=lambda row: (row.batch_size, row.seed or 0, row.target or 0))
 
 
@@ -183,10 +184,18 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         test_accuracy=trial.test_accuracy if whole else None,
         test_accuracy_at_equal_updates=at_equal_updates,
         device=trial.device,
+        resolution=known_within(trial.examples_to_target, trial),
     )
 
 
-def _at_target(own: TargetRun, target: float, points: Curve) -> TargetRun:
+def known_within(examples: float | None, trial: TrialResult) -> float | None:
+    """The part of themselves that the trial's examples to a target are known to."""
+    if examples is None:
+        return None
+    return resolution(examples, trial.budget_examples, trial.batch_size)
+
+
+def _at_target(own: TargetRun, target: float, points: Curve, trial: TrialResult) -> TargetRun:
     """The same run at another target; its seconds are proportional to its examples."""
     examples = crossing(points, target)
     seconds = None
@@ -200,4 +209,5 @@ def _at_target(own: TargetRun, target: float, points: Curve) -> TargetRun:
         updates_to_target=None if examples is None else examples / own.batch_size,
         interpolated=True,
         measured_time_to_target_seconds=None,
+        resolution=known_within(examples, trial),
     )

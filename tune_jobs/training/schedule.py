@@ -53,3 +53,11 @@ def snapshot_updates(after: int, until: int) -> tuple[int, ...]:
     parts = SNAPSHOTS_PER_INTERVAL + 1
     inner = {after + round((until - after) * k / parts) for k in range(1, parts)}
     return tuple(sorted(inner - {after, until}))
+
+
+def resolution(examples_to_target: float, budget: int, batch_size: int) -> float:
+    """Within what part of itself a run's examples to target are known; at least one update."""
+    first = budget / 2**OCTAVES
+    soon = examples_to_target < first + batch_size  # evaluations come at whole updates
+    apart = first if soon else examples_to_target / EVALUATIONS_PER_OCTAVE
+    return max(apart / (SNAPSHOTS_PER_INTERVAL + 1), batch_size) / examples_to_target
