@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import threading
 import time
@@ -49,6 +50,8 @@ CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 CHECKPOINTS_A_SECOND = (
     4.0  # of all trials together, at the most: Tune saves its whole state at each
 )
+MANY_TRIALS = 1_000  # a save of Tune's state takes a tenth of a millisecond for each
+STATE_SECONDS = 2.0  # between two saves of it, at the least
 WORTH_SHARING = 0.005  # seconds of one evaluation batch on one thread
 
 
@@ -141,7 +144,7 @@ def search(stage: Stage, *, resume: bool) -> None:
     samples = config.trials + (RESCUES + BRACKETS) * len(sizes)
     tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
     tuner = tuner or _fresh(stage, SEARCH, stage.shared(), searcher, races, samples)
-    _fit(tuner)
+    _fit(tuner, samples)
 
 
 def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
@@ -166,7 +169,7 @@ def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
     if tuner is None:
         name = f"{CONFIRM}-{done + 1}"
         tuner = _fresh(stage, name, shared, Listed(runs), FIFOScheduler(), len(runs))
-    _fit(tuner)
+    _fit(tuner, len(runs))
 
 
 def _evaluation_threads(
@@ -260,7 +263,10 @@ def _fresh(
             storage_path=path,
             storage_filesystem=filesystem,
             callbacks=[keeper, Waiting(stage.config.name), Leaving(stage.config.name)],
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            # At the end of a trial it makes Tune save its state: no ended trial is run again.
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=1, checkpoint_at_end=samples <= MANY_TRIALS
+            ),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=2),
             verbose=0,
@@ -268,7 +274,9 @@ def _fresh(
     )
 
 
-def _fit(tuner: tune.Tuner) -> None:
+def _fit(tuner: tune.Tuner, samples: int) -> None:
+    state_seconds = max(STATE_SECONDS, STATE_SECONDS * samples / MANY_TRIALS)
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", f"{state_seconds:g}")
     with warnings.catch_warnings(), _interruptible():
         warnings.simplefilter("ignore")
         tuner.fit()
