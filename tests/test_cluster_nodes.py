@@ -11,6 +11,7 @@ Each has an address of its own; jobs are submitted with the real client. What ha
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,6 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tune_jobs.environment import commit_of
 from tune_jobs.records import STATUSES, TrialResult
 from tune_jobs.store import SweepStore
 
@@ -132,7 +132,8 @@ def check_whole(cluster: LocalCluster, name: str) -> list[TrialResult]:
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1
     assert parents[0].data.tags["submission_id"].startswith(name)
-    assert parents[0].data.tags["commit"] == commit_of(ROOT)
+    facts = json.loads(store.environment.read_text())
+    assert parents[0].data.tags["commit"] == facts["commit"]
     trials = [run.data.tags["trial_id"] for run in runs if "trial_id" in run.data.tags]
     assert sorted(trials) == sorted(row.trial_id for row in rows)
     return rows
