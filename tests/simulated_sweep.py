@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.cluster_utils import Cluster as RayCluster
+from ray.core.generated import autoscaler_pb2
 from ray.util import placement_group, remove_placement_group
 
 from tests import rows
@@ -26,8 +27,9 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import stages
-from tune_jobs.tuning.cluster import cluster_now, main_accelerator
+from tune_jobs.tuning.cluster import alive, cluster_now, main_accelerator
 from tune_jobs.tuning.trial import SharedByTrials
+from tune_jobs.tuning.waiting import SAY
 
 A100, T4 = ("A100", 81_920.0), ("T4", 16_384.0)
 CPUS, GPUS = 32, 8
@@ -104,8 +106,19 @@ def search(stage: stages.Stage, cluster: RayCluster, log: Path) -> str:
     return lost[0]
 
 
-def confirm(stage: stages.Stage) -> None:
-    """Confirm while a neighbour holds a part of every GPU of the type for some seconds."""
+def drain() -> str:
+    """Warn of the end of a node with A100s, as a provider of spot machines does. Its id."""
+    node = next(n["NodeID"] for n in alive() if "accelerator_type:A100" in n["Resources"])
+    gcs = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why_not = gcs.drain_node(node, reason, "a test", int(time.time() * 1000) + 300_000)
+    assert accepted, why_not
+    return str(node)
+
+
+def confirm(stage: stages.Stage) -> str:
+    """Confirm while a neighbour holds a part of every GPU of the type for some seconds, and a node
+    is about to go. Returns that node's id."""
     share = {"GPU": 0.5, "accelerator_type:A100": 0.001}
     neighbours = [placement_group([share]) for _ in range(int(cluster_now().places_for(share)))]
     ray.get([g.ready() for g in neighbours])
@@ -116,9 +129,11 @@ def confirm(stage: stages.Stage) -> None:
             remove_placement_group(group)
         (stage.store.folder / "left_at").write_text(str(time.time()))
 
+    going = drain()
     threading.Thread(target=leave).start()
     runs = [ConfirmRun(size, 1e-3, 1e-3, seed) for seed in SEEDS for size in SIZES]
     stages.confirm(stage, runs, resume=False)
+    return going
 
 
 def main(folder: Path) -> None:
@@ -152,7 +167,9 @@ def main(folder: Path) -> None:
     stages._trainable = null_trainable(folder, 0.5)
     told["lost"] = search(stage, cluster, log)
     told["searched"] = [(t.name, t.outcome, t.examples_seen) for t in store.read_trials()]
-    confirm(stage)
+    heard: list[str] = []
+    SAY[config.name] = heard.append
+    told["going"], told["heard"] = confirm(stage), heard
     told["confirmed"] = [
         (t.batch_size, t.seed, t.outcome) for t in store.read_trials() if t.stage == "confirm"
     ]

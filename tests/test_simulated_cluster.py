@@ -3,7 +3,8 @@
 1. shares of a GPU never span two, and the cluster holds as many as was predicted;
 2. a batch size that fits one type only goes to that type; confirm runs all go to one type;
 3. a confirm run has a whole GPU, and waits for neighbours to leave it;
-4. a node that is lost costs no trial: each ends once, from its checkpoint.
+4. a node that is lost costs no trial: each ends once, from its checkpoint;
+5. a node that is warned of its end gets no more work, and is told of.
 """
 
 from __future__ import annotations
@@ -102,3 +103,9 @@ def test_a_lost_node_costs_no_trial(told: dict[str, Any]) -> None:
     assert on_it
     elsewhere = [line for line in steps(told, "search") if line["trial"] in on_it]
     assert any(line["node"] != lost for line in elsewhere)
+
+
+def test_a_node_that_is_warned_of_its_end_gets_no_more_work(told: dict[str, Any]) -> None:
+    assert told["going"] not in {line["node"] for line in steps(told, "confirm")}
+    leaving = [line for line in told["heard"] if "is leaving in " in line]
+    assert len(leaving) == 1
