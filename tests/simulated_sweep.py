@@ -35,6 +35,7 @@ A100, T4 = ("A100", 81_920.0), ("T4", 16_384.0)
 CPUS, GPUS = 32, 8
 SIZES, SEEDS = (16, 64, 1024), (1,)
 NEIGHBOUR_SECONDS = 6.0
+PATIENCE_SECONDS = 20.0
 
 
 def profiles() -> list[BatchSizeProfile]:
@@ -121,7 +122,8 @@ def confirm(stage: stages.Stage) -> str:
     is about to go. Returns that node's id."""
     share = {"GPU": 0.5, "accelerator_type:A100": 0.001}
     neighbours = [placement_group([share]) for _ in range(int(cluster_now().places_for(share)))]
-    ray.get([g.ready() for g in neighbours])
+    # Ray may keep what the trial on the lost node had reserved: that share is held as well then.
+    ray.wait([g.ready() for g in neighbours], num_returns=len(neighbours), timeout=PATIENCE_SECONDS)
 
     def leave() -> None:
         time.sleep(NEIGHBOUR_SECONDS)
