@@ -8,6 +8,7 @@ python -m tests.simulated_sweep FOLDER
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 import threading
@@ -20,6 +21,7 @@ from ray import tune
 from ray.cluster_utils import Cluster as RayCluster
 from ray.core.generated import autoscaler_pb2
 from ray.util import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from tests import rows
 from tests.null_trial import NullTrial
@@ -35,7 +37,7 @@ A100, T4 = ("A100", 81_920.0), ("T4", 16_384.0)
 CPUS, GPUS = 32, 8
 SIZES, SEEDS = (16, 64, 1024), (1,)
 NEIGHBOUR_SECONDS = 6.0
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 30.0
 
 
 def profiles() -> list[BatchSizeProfile]:
@@ -75,17 +77,23 @@ def null_trainable(folder: Path, seconds: float, saves: bool = True) -> Any:
     return make
 
 
+def placed(groups: list[PlacementGroup]) -> int:
+    """How many of them found room in time. `ready()` would start a process for each."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    return sum(g.wait(timeout_seconds=max(1.0, until - time.monotonic())) for g in groups)
+
+
 def packing(bundle: dict[str, float]) -> dict[str, float]:
     """Fill the cluster with one bundle after the other; how many found room, and on what nodes."""
     predicted = int(cluster_now().places_for(bundle))
     groups = [placement_group([bundle]) for _ in range(predicted)]
-    ready = ray.wait([g.ready() for g in groups], num_returns=predicted, timeout=90)[0]
+    found_room = placed(groups)
     beyond = placement_group([bundle])
     room_for_more = beyond.wait(timeout_seconds=2)
     free = ray.available_resources().get("GPU", 0.0)
     for group in [*groups, beyond]:
         remove_placement_group(group)
-    found = {"predicted": predicted, "placed": len(ready), "free_gpus": free}
+    found = {"predicted": predicted, "placed": found_room, "free_gpus": free}
     return found | {"room_for_more": room_for_more}
 
 
@@ -100,10 +108,10 @@ def search(stage: stages.Stage, cluster: RayCluster, log: Path) -> str:
         node = next(n for n in cluster.worker_nodes if n.node_id == lost[0])
         cluster.remove_node(node, allow_graceful=False)
 
-    killer = threading.Thread(target=lose_the_first)
+    killer = threading.Thread(target=lose_the_first, daemon=True)
     killer.start()
     stages.search(stage, resume=False)
-    killer.join()
+    killer.join(PATIENCE_SECONDS)
     return lost[0]
 
 
@@ -122,8 +130,7 @@ def confirm(stage: stages.Stage) -> str:
     is about to go. Returns that node's id."""
     share = {"GPU": 0.5, "accelerator_type:A100": 0.001}
     neighbours = [placement_group([share]) for _ in range(int(cluster_now().places_for(share)))]
-    # Ray may keep what the trial on the lost node had reserved: that share is held as well then.
-    ray.wait([g.ready() for g in neighbours], num_returns=len(neighbours), timeout=PATIENCE_SECONDS)
+    placed(neighbours)
 
     def leave() -> None:
         time.sleep(NEIGHBOUR_SECONDS)
@@ -183,4 +190,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(190)  # where it stands, should it stand still
     main(Path(sys.argv[1]))

@@ -25,7 +25,7 @@ from tests.simulated_sweep import SEEDS, SIZES
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,20 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_worker_prestart": "0",
     }  # fmt: skip
+    for name in ("first", "again"):
+        try:
+            return attempt(folder / name, around)
+        except subprocess.TimeoutExpired as error:
+            # Seen twice in twenty runs; the stacks say where it stood.
+            print((error.stderr or b"")[-6000:].decode(errors="replace"))
+    raise AssertionError("the simulated sweep stood still twice; its stacks are above")
+
+
+def attempt(folder: Path, around: dict[str, str]) -> dict[str, Any]:
+    folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulated_sweep", str(folder)],
-        cwd=ROOT, env=around, capture_output=True, text=True, timeout=280,
+        cwd=ROOT, env=around, capture_output=True, text=True, timeout=210,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
