@@ -84,6 +84,29 @@ def test_a_growing_table_is_read_whole_whoever_wrote_its_parts(
     assert len(SweepStore.open(place("runs"), "first").read_trials()) == 8
 
 
+def test_a_reader_loses_no_row_while_parts_are_merged(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_jobs.store.PART_ROWS", 1)
+    store = SweepStore.open(place("runs"), "first")
+    store.create()
+    rows = store.growing_trials()
+    for name in "abc":
+        rows.add(result(trial_id=name))
+        rows.write()
+    reader = SweepStore.open(place("runs"), "first")
+    read, merges = reader._read, iter([rows.merge])
+
+    def and_then_it_is_merged(path: Path) -> bytes | None:
+        content = read(path)
+        for merge in merges:
+            merge()
+        return content
+
+    monkeypatch.setattr(reader, "_read", and_then_it_is_merged)
+    assert [row.trial_id for row in reader.read_trials()] == list("abc")
+
+
 def test_points_of_a_curve_that_are_made_again_stand_once(place: Place) -> None:
     store = SweepStore.open(place("runs"), "first")
     store.create()

@@ -185,9 +185,9 @@ class SweepStore:
             part_of(path, 1).parent.rmdir()
 
     def _read_whole(self, kind: type[Row], path: Path) -> list[Row]:
-        rows = decoded(kind, self._read(path), path)
-        for part, content in self._parts(path):
-            rows += decoded(kind, content, part)
+        # Parts first: those that are merged away meanwhile are in the file that is read after them.
+        added = [row for part, of in self._parts(path) for row in decoded(kind, of, part)]
+        rows = decoded(kind, self._read(path), path) + added
         return list({KEYS[kind](row): row for row in rows}.values())
 
     def _parts(self, path: Path) -> Iterator[tuple[Path, bytes]]:

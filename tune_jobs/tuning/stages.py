@@ -47,9 +47,8 @@ logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERRO
 
 SEARCH, CONFIRM = "search", "confirm"
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
-CHECKPOINTS_A_SECOND = (
-    4.0  # of all trials together, at the most: Tune saves its whole state at each
-)
+# Of all trials together, at the most: Tune saves its whole state at each.
+CHECKPOINTS_A_SECOND = 4.0
 MANY_TRIALS = 1_000  # a save of Tune's state takes a tenth of a millisecond for each
 STATE_SECONDS = 2.0  # between two saves of it, at the least
 WORTH_SHARING = 0.005  # seconds of one evaluation batch on one thread
