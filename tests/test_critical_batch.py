@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests import rows
-from tune_jobs.analysis.critical_batch import closed_form, fit_critical_batch, noise_summaries
+from tune_jobs.judging.critical_batch import closed_form, fit_critical_batch, noise_summaries
 from tune_jobs.measure.cost_model import LineFit, fit_line
 from tune_jobs.records import CriticalBatchSize, TargetRun
 

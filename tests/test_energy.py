@@ -16,16 +16,16 @@ import torch
 
 from models.registry import build
 from tests import rows
-from tune_jobs.analysis.judging import judge_runs
-from tune_jobs.analysis.policy import Policy
-from tune_jobs.analysis.runs import runs_of_sweep
-from tune_jobs.analysis.samples import ENERGY
 from tune_jobs.config import SweepConfig
 from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import UserError
+from tune_jobs.judging.judging import judge_runs
+from tune_jobs.judging.policy import Policy
+from tune_jobs.judging.samples import ENERGY
 from tune_jobs.measure.clock import ProfiledClock
+from tune_jobs.reading.sweep_runs import runs_of_sweep
 from tune_jobs.training import device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.tuning import energy as asking

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_jobs.analysis import formatting
-from tune_jobs.analysis.formatting import DASH, count, quantity, seconds
+from tune_jobs import formatting
+from tune_jobs.formatting import DASH, count, quantity, seconds
 
 SIZES = st.floats(min_value=1e-5, max_value=1e13)
 PARTS = st.floats(min_value=0, max_value=1)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from tests import rows
-from tune_jobs.analysis.generalization import difference_p, generalization, holm, observed
+from tune_jobs.judging.generalization import difference_p, generalization, holm, observed
 from tune_jobs.records import Generalization, TargetRun
 
 SIZES = (32, 64, 128, 256)

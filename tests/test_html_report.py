@@ -20,24 +20,6 @@ import pytest
 
 from scripts.bench.browser import find_chromium, open_page
 from tests import rows
-from tune_jobs.analysis.drawing import (
-    ACCENT,
-    DARK,
-    INK,
-    LIMIT,
-    MUTED,
-    PAPER,
-    RECOMMENDED,
-    batch_colour,
-    contrast,
-    dark_colour,
-    log_ticks,
-    short,
-    slug,
-    spread,
-    variable,
-)
-from tune_jobs.analysis.html import file_names, measure_figures, principal, write_report
 from tune_jobs.records import (
     BatchSizeProfile,
     BatchSizeVerdict,
@@ -58,6 +40,24 @@ from tune_jobs.records import (
     TrialResult,
     Verdict,
 )
+from tune_jobs.reporting.figures.drawing import (
+    ACCENT,
+    DARK,
+    INK,
+    LIMIT,
+    MUTED,
+    PAPER,
+    RECOMMENDED,
+    batch_colour,
+    contrast,
+    dark_colour,
+    log_ticks,
+    short,
+    slug,
+    spread,
+    variable,
+)
+from tune_jobs.reporting.page.html import file_names, measure_figures, principal, write_report
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The direction of imports, read from the syntax trees."""
+"""The house: who may import whom, read from the syntax trees."""
 
 from __future__ import annotations
 
@@ -10,22 +10,48 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CORE = {"tune_jobs.errors", "tune_jobs.records", "tune_jobs.config"}
+CORE = {"tune_jobs.errors", "tune_jobs.records", "tune_jobs.config", "tune_jobs.formatting"}
+# From the ground to the top: a room imports from floors below its own, never from above.
+FLOORS = (
+    ("errors", "records", "formatting", "environment"),
+    ("config", "remote_folder"),
+    ("data", "store", "command_line"),
+    ("training",),
+    ("measure", "tracking"),
+    ("reading",),
+    ("judging",),
+    ("planning",),
+    ("tuning",),
+    ("reporting", "doctor"),
+    ("sweep", "report"),
+)
+FRAMEWORKS = {"torch", "ray", "mlflow"}
 # Part -> what it must never import, by prefix.
 NEVER = {
-    "tune_jobs/errors.py": {"torch", "ray", "mlflow", "tune_jobs"},
-    "tune_jobs/records.py": {"torch", "ray", "mlflow", "tune_jobs"},
-    "tune_jobs/config.py": {"torch", "ray", "mlflow"},
-    "tune_jobs/store.py": {"torch", "ray", "mlflow"},
-    "tune_jobs/data": {"tune_jobs.training", "tune_jobs.tuning", "ray", "mlflow"},
-    "models": {"tune_jobs.training", "tune_jobs.tuning", "ray", "mlflow"},
+    "tune_jobs/errors.py": FRAMEWORKS | {"tune_jobs"},
+    "tune_jobs/records.py": FRAMEWORKS | {"tune_jobs"},
+    "tune_jobs/formatting.py": FRAMEWORKS | {"tune_jobs"},
+    "tune_jobs/config.py": FRAMEWORKS,
+    "tune_jobs/store.py": FRAMEWORKS,
+    "tune_jobs/data": {"ray", "mlflow", "tune_jobs.training"},
+    "models": {"ray", "mlflow", "tune_jobs.training"},
     "tune_jobs/training": {"ray", "mlflow", "tune_jobs.tuning", "tune_jobs.tracking"},
     "tune_jobs/measure": {"ray", "mlflow", "tune_jobs.tuning", "tune_jobs.tracking"},
-    "tune_jobs/tuning": {"mlflow", "tune_jobs.analysis", "tune_jobs.tracking"},
+    "tune_jobs/tuning": {"mlflow", "tune_jobs.tracking", "tune_jobs.reporting"},
     "tune_jobs/tracking": {"torch", "tune_jobs.training", "tune_jobs.tuning"},
-    "tune_jobs/analysis": {"torch", "ray", "mlflow", "tune_jobs.tuning", "tune_jobs.tracking"},
+    "tune_jobs/reporting": FRAMEWORKS | {"tune_jobs.tuning", "tune_jobs.tracking"},
+    **{
+        f"tune_jobs/{room}": FRAMEWORKS
+        | {"tune_jobs.tuning", "tune_jobs.tracking", "tune_jobs.reporting"}
+        for room in ("reading", "judging", "planning")
+    },
 }
 FILES = sorted([*ROOT.glob("tune_jobs/**/*.py"), *ROOT.glob("models/**/*.py")])
+ROOMS_OF_ONE = {
+    "ray": "tune_jobs/tuning/",
+    "mlflow": "tune_jobs/tracking/",
+    "matplotlib": "tune_jobs/reporting/figures/",
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -42,6 +68,14 @@ def begins(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
 
 
+def floor_of(name: str) -> int | None:
+    """The floor of a module's dotted name; None for what is not of this house."""
+    parts = name.split(".")
+    if parts[0] != "tune_jobs" or len(parts) == 1:
+        return None
+    return next((n for n, rooms in enumerate(FLOORS) if parts[1] in rooms), None)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_part_imports_only_what_the_table_allows(path: Path) -> None:
     place = path.relative_to(ROOT).as_posix()
@@ -49,19 +83,27 @@ def test_a_part_imports_only_what_the_table_allows(path: Path) -> None:
         if place == part or place.startswith(part + "/"):
             for name in imported(path):
                 assert not any(begins(name, bad) for bad in never), f"{place} imports {name}"
-    if not place.endswith(("sweep.py", "report.py")):
-        entries = ("tune_jobs.sweep", "tune_jobs.report")
-        assert not any(begins(n, e) for n in imported(path) for e in entries)
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    here = floor_of(own)
+    for name in imported(path):
+        there = floor_of(name)
+        if here is not None and there is not None and not name.startswith(own):
+            same_room = name.split(".")[1] == own.split(".")[1]
+            assert same_room or there < here, f"{place} imports {name}, which is not below it"
 
 
-def test_only_tuning_imports_ray_and_only_tracking_imports_mlflow() -> None:
+def test_every_room_has_a_floor() -> None:
+    rooms = {p.relative_to(ROOT / "tune_jobs").parts[0].removesuffix(".py") for p in FILES
+             if p.is_relative_to(ROOT / "tune_jobs")}  # fmt: skip
+    assert rooms - {"__init__"} == {room for rooms in FLOORS for room in rooms}
+
+
+def test_each_framework_is_imported_by_its_own_room_alone() -> None:
     for path in FILES:
         place = path.relative_to(ROOT).as_posix()
-        names = imported(path)
-        if any(begins(n, "ray") for n in names):
-            assert place.startswith("tune_jobs/tuning/"), place
-        if any(begins(n, "mlflow") for n in names):
-            assert place.startswith("tune_jobs/tracking/"), place
+        for framework, room in ROOMS_OF_ONE.items():
+            if any(begins(n, framework) for n in imported(path)):
+                assert place.startswith(room), f"{place} imports {framework}"
 
 
 def test_core_uses_the_standard_library_alone() -> None:
@@ -74,3 +116,9 @@ def test_core_uses_the_standard_library_alone() -> None:
 def test_no_module_bears_a_standard_library_name() -> None:
     for path in [*ROOT.glob("tune_jobs/*.py"), *ROOT.glob("tune_jobs/*/")]:
         assert path.stem not in sys.stdlib_module_names, path
+
+
+def test_a_room_says_what_it_is_for_and_hands_nothing_on() -> None:
+    for room in ("reading", "judging", "planning", "reporting"):
+        (said,) = ast.parse((ROOT / "tune_jobs" / room / "__init__.py").read_text()).body
+        assert isinstance(said, ast.Expr), f"{room}: its face holds a docstring alone"

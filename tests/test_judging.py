@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests import rows
-from tune_jobs.analysis.answer import as_json, learning_rate_range
-from tune_jobs.analysis.judging import judge_runs
-from tune_jobs.analysis.policy import Policy
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
+from tune_jobs.judging.judging import judge_runs
+from tune_jobs.judging.policy import Policy
 from tune_jobs.records import (
     BINDING_LIMITS,
     STANDINGS,
@@ -25,6 +24,7 @@ from tune_jobs.records import (
     TargetRun,
     Verdict,
 )
+from tune_jobs.reporting.answer import as_json, learning_rate_range
 
 RATE = 100.0  # examples per second, unless a test says otherwise
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import rows
-from tune_jobs.analysis.learning_rate_rule import learning_rate_rule, valley_rate
+from tune_jobs.judging.learning_rate_rule import learning_rate_rule, valley_rate
 from tune_jobs.records import LearningRateRule, RuleCost, TrialResult
 
 SIZES = (16, 32, 64, 128, 256, 512)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests import rows
-from tune_jobs.analysis.table_of_runs import COLUMNS, NamedRow, runs_of_rows
 from tune_jobs.errors import TrackingUnreachable, UserError
+from tune_jobs.reading.table_of_runs import COLUMNS, NamedRow, runs_of_rows
 from tune_jobs.records import TrialResult
 from tune_jobs.tracking.mlflow_copy import MlflowCopy, default_uri
 from tune_jobs.tracking.mlflow_experiment import ExperimentRows, read_experiment

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from tests.rows import measurement, result
-from tune_jobs.progress import Progress
+from tune_jobs.reporting.progress import Progress
 
 
 def heard(console: Console) -> Progress:

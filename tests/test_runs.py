@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import rows
-from tune_jobs.analysis.runs import crossing, runs_of_sweep
-from tune_jobs.analysis.table_of_runs import COLUMNS, TableOfRuns, runs_of_table
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
+from tune_jobs.reading.sweep_runs import crossing, runs_of_sweep
+from tune_jobs.reading.table_of_runs import COLUMNS, TableOfRuns, runs_of_table
 from tune_jobs.records import Measurement, TargetRun, TrialResult
 
 

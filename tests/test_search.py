@@ -11,10 +11,10 @@ import pytest
 from ray.tune.search import Searcher
 
 from tests import rows
-from tune_jobs.analysis.choosing import best_trial
-from tune_jobs.analysis.confirm_plan import missing_runs, unbracketed
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
+from tune_jobs.planning.confirm_plan import missing_runs, unbracketed
+from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning.racing import METRIC, TIME_ATTR, BatchSizeRaces, score

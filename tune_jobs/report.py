@@ -22,16 +22,10 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 
-from tune_jobs.analysis import table_of_runs
-from tune_jobs.analysis.answer import (
-    Answer,
-    answer_of_runs,
-    answer_of_sweep,
-    as_json,
-    write_page,
-)
-from tune_jobs.analysis.table import wide_console
-from tune_jobs.analysis.table_of_runs import (
+from tune_jobs.config import SweepConfig, resolve, validate
+from tune_jobs.errors import SweepError, TrackingUnreachable, UserError, unknown_name
+from tune_jobs.reading import table_of_runs
+from tune_jobs.reading.table_of_runs import (
     COLUMNS,
     NamedRow,
     TableOfRuns,
@@ -39,9 +33,15 @@ from tune_jobs.analysis.table_of_runs import (
     runs_of_rows,
     runs_of_table,
 )
-from tune_jobs.analysis.terminal import print_verdicts
-from tune_jobs.config import SweepConfig, resolve, validate
-from tune_jobs.errors import SweepError, TrackingUnreachable, UserError, unknown_name
+from tune_jobs.reporting.answer import (
+    Answer,
+    answer_of_runs,
+    answer_of_sweep,
+    as_json,
+    write_page,
+)
+from tune_jobs.reporting.table import wide_console
+from tune_jobs.reporting.terminal import print_verdicts
 from tune_jobs.store import SweepStore
 
 

@@ -19,12 +19,12 @@ sys.path[0] = str(ROOT)
 from rich.console import Console
 
 from tune_jobs import environment
-from tune_jobs.analysis.confirm_plan import missing_runs, unbracketed
-from tune_jobs.analysis.table import print_places, wide_console
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import SweepConfig, resolve, to_toml, validate, validate_against_data
 from tune_jobs.errors import SweepError, TrackingUnreachable, UserError
+from tune_jobs.planning.confirm_plan import missing_runs, unbracketed
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
+from tune_jobs.reporting.table import print_places, wide_console
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.mlflow_copy import MlflowCopy, check_reachable, default_uri
 
@@ -226,8 +226,8 @@ def places(job: Job, whole: bool) -> list[tuple[str, str]]:
 
 def measure(job: Job, cluster: Cluster) -> list[BatchSizeProfile]:
     """Stage 1, unless the store holds its rows already; its table is printed either way."""
-    from tune_jobs.analysis.costs import noise_lines, print_costs
-    from tune_jobs.analysis.html import write_report
+    from tune_jobs.reporting.costs import noise_lines, print_costs
+    from tune_jobs.reporting.page.html import write_report
     from tune_jobs.tuning.measuring import profile_devices
 
     config, store = job.config, job.store
@@ -286,7 +286,7 @@ def confirm(job: Job, stage: Stage, copy: MlflowCopy | None) -> None:
 @contextmanager
 def told(job: Job, stage: str, count: int, copy: MlflowCopy | None) -> Iterator[None]:
     """While a stage runs, its records are heard by the terminal and by MLflow's copy."""
-    from tune_jobs.progress import Progress
+    from tune_jobs.reporting.progress import Progress
     from tune_jobs.tuning import keeper, waiting
 
     waiting.SAY[job.config.name] = job.say
@@ -298,9 +298,9 @@ def told(job: Job, stage: str, count: int, copy: MlflowCopy | None) -> Iterator[
 
 def conclude(job: Job, copy: MlflowCopy | None, facts: Mapping[str, object]) -> int:
     """Stages 4 and 5: judge the records, print, draw, and close MLflow's parent run."""
-    from tune_jobs.analysis.answer import answer_of_sweep, as_json, write_page
-    from tune_jobs.analysis.summary import note_of, tags_of
-    from tune_jobs.analysis.terminal import print_verdicts
+    from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
+    from tune_jobs.reporting.summary import note_of, tags_of
+    from tune_jobs.reporting.terminal import print_verdicts
 
     config, store = job.config, job.store
     answer = answer_of_sweep(config, store)

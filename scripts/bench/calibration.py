@@ -30,10 +30,10 @@ import numpy as np
 from scipy import stats
 
 from tune_jobs import environment
-from tune_jobs.analysis.contest import Contest, hold
-from tune_jobs.analysis.policy import Policy
-from tune_jobs.analysis.samples import TIME
-from tune_jobs.analysis.spread import Bools, Floats
+from tune_jobs.judging.contest import Contest, hold
+from tune_jobs.judging.policy import Policy
+from tune_jobs.judging.samples import TIME
+from tune_jobs.judging.spread import Bools, Floats
 from tune_jobs.records import STATUSES, TargetRun
 
 FIRST_SECONDS, LEAST_UPDATES = 0.01, 400.0

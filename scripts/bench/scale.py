@@ -40,8 +40,8 @@ import tune_jobs.tuning  # noqa: F401  what Ray reads as it is imported
 from tests import rows
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
-from tune_jobs.progress import Progress
 from tune_jobs.records import TrialResult
+from tune_jobs.reporting.progress import Progress
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import keeper, stages
 from tune_jobs.tuning.racing import BatchSizeRaces

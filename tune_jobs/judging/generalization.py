@@ -1,0 +1,192 @@
+"""Does the batch size matter for test accuracy at all? Shown beside the verdict; decides nothing.
+
+One F test over all batch sizes for each of three quantities: the two-way layout batch size + seed,
+seeds being what runs share. With three to five seeds a rank or permutation test cannot answer: two
+batch sizes at three seeds have 8 relabellings, so no p value under 1/4, and Friedman's chi-square
+is far from its limit. Accuracies are means over thousands of test examples and near enough to
+normal for F; its false-alarm rate, also with unequal spreads, is held by a test.
+
+The error of the test split itself is common to all runs and is in none of the intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from tune_jobs.formatting import quantity
+from tune_jobs.judging.spread import Floats, Ints, moderated
+from tune_jobs.records import Estimate, Generalization, GeneralizationRow, TargetRun
+
+PER_CENT = 100.0  # moderated variances have a floor made for logs: 0.001 % of accuracy here
+EXACT = 1e-18
+
+Value = Callable[[TargetRun], float | None]
+
+
+def gap(run: TargetRun) -> float | None:
+    """Train accuracy less test accuracy, at the end of the run."""
+    if run.train_accuracy is None or run.test_accuracy is None:
+        return None
+    return run.train_accuracy - run.test_accuracy
+
+
+QUANTITIES: dict[str, Value] = {
+    "test accuracy": lambda run: run.test_accuracy,
+    "train-to-test gap": gap,
+    "test accuracy at equal updates": lambda run: run.test_accuracy_at_equal_updates,
+}
+
+
+def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalization | None:
+    """Each batch size's test accuracies with intervals, and one test of each over all of them.
+
+    `runs` are those of one workload, each once. None where no run has a test accuracy.
+    """
+    found = {name: observed(runs, of) for name, of in QUANTITIES.items()}
+    if not len(found["test accuracy"].value) and not len(
+        found["test accuracy at equal updates"].value
+    ):
+        return None
+    sizes = sorted({run.batch_size for run in runs})
+    tables = {name: estimates(of, confidence) for name, of in found.items()}
+    nothing = Estimate(None, None, None)
+    rows = tuple(
+        GeneralizationRow(size, *(tables[name].get(size, nothing) for name in QUANTITIES))
+        for size in sizes
+    )
+    chances = holm([difference_p(of) for of in found.values()])
+    tested = [p for p in chances if p is not None]
+    apart = min(tested) <= 1 - confidence if tested else None
+    sentence = _sentence(chances, rows, confidence)
+    return Generalization(rows, chances[0], chances[1], chances[2], apart, sentence)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One quantity of N runs: batch size, seed's index (unknown seeds have one each) and value."""
+
+    batch_size: Ints
+    seed: Ints
+    value: Floats
+
+
+def observed(runs: Sequence[TargetRun], of: Value) -> Observed:
+    known = [(run, value) for run in runs if (value := of(run)) is not None]
+    names = [
+        run.seed if run.seed is not None else f"unknown {n}" for n, (run, _) in enumerate(known)
+    ]
+    index = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    return Observed(
+        np.array([run.batch_size for run, _ in known], dtype=np.int64),
+        np.array([index[name] for name in names], dtype=np.int64),
+        np.array([value for _, value in known], dtype=np.float64),
+    )
+
+
+def estimates(of: Observed, confidence: float) -> dict[int, Estimate]:
+    """Mean and t-interval of each batch size, from variances that borrow from each other."""
+    sizes, cell = np.unique(of.batch_size, return_inverse=True)
+    if not len(sizes):
+        return {}
+    counts = np.bincount(cell)
+    means = np.bincount(cell, of.value) / counts
+    freedom = (counts - 1).astype(np.float64)
+    squares = np.bincount(cell, (PER_CENT * (of.value - means[cell])) ** 2)
+    spread = moderated(squares / np.maximum(freedom, 1), freedom)
+    with np.errstate(invalid="ignore"):
+        half = stats.t.ppf((1 + confidence) / 2, spread.freedom) * np.sqrt(spread.variance / counts)
+    return {
+        int(size): _estimate(float(mean), float(width) / PER_CENT)
+        for size, mean, width in zip(sizes, means, half, strict=True)
+    }
+
+
+def _estimate(mean: float, half: float) -> Estimate:
+    """The interval, cut where no accuracy (or gap between two) can be."""
+    if math.isnan(half):
+        return Estimate(mean, None, None)
+    return Estimate(mean, mean - half, min(mean + half, 1.0))
+
+
+def difference_p(of: Observed) -> float | None:
+    """p value of equal means over all batch sizes, seeds that runs share taken out.
+
+    F = (what batch sizes explain beside seeds) / (what neither explains), for any missing runs.
+    None without a degree of freedom on either side.
+    """
+    if not len(of.value):
+        return None
+    seeds = np.hstack([np.ones((len(of.value), 1)), _shared_seeds(of)])
+    every = np.hstack([seeds, (of.batch_size[:, None] == np.unique(of.batch_size)).astype(float)])
+    (reduced, less), (full, more) = _left_over(seeds, of.value), _left_over(every, of.value)
+    between, within = more - less, len(of.value) - more
+    if between < 1 or within < 1:
+        return None
+    if full <= EXACT * len(of.value):
+        return 1.0 if reduced <= EXACT * len(of.value) else 0.0
+    return float(stats.f.sf((reduced - full) / between / (full / within), between, within))
+
+
+def _shared_seeds(of: Observed) -> Floats:
+    """Indicators (N, seeds) of the seeds that several runs share."""
+    repeated = np.flatnonzero(np.bincount(of.seed) > 1)
+    return np.equal(of.seed[:, None], repeated).astype(np.float64)
+
+
+def _left_over(design: Floats, value: Floats) -> tuple[float, int]:
+    """Residual sum of squares of a least-squares fit, and the design's rank."""
+    fitted, _, rank, _ = np.linalg.lstsq(design, value, rcond=None)
+    return float(((value - design @ fitted) ** 2).sum()), int(rank)
+
+
+def holm(chances: Sequence[float | None]) -> list[float | None]:
+    """p values corrected for how many there are (Holm 1979); None stays and does not count."""
+    tested = sorted((p, n) for n, p in enumerate(chances) if p is not None)
+    corrected: list[float | None] = [None] * len(chances)
+    largest = 0.0
+    for rank, (p, n) in enumerate(tested):
+        largest = max(largest, min(1.0, p * (len(tested) - rank)))
+        corrected[n] = largest
+    return corrected
+
+
+def _sentence(
+    chances: Sequence[float | None],
+    rows: Sequence[GeneralizationRow],
+    confidence: float,
+) -> str:
+    tested = [(p, name) for p, name in zip(chances, QUANTITIES, strict=True) if p is not None]
+    if not tested:
+        return (
+            "Whether test accuracy differs between batch sizes cannot be told: that needs two "
+            "batch sizes with two seeds each."
+        )
+    apart = [f"{name} (p = {p:.2g})" for p, name in tested if p <= 1 - confidence]
+    if not apart:
+        names = ", ".join(name for _, name in tested)
+        least = min(p for p, _ in tested)
+        return (
+            f"Differences between batch sizes in {names} cannot be told from the noise between "
+            f"seeds (least p = {least:.2g})."
+        )
+    told = f"Batch sizes differ by more than noise in {' and '.join(apart)}."
+    return told + _ends(chances[0], rows, confidence)
+
+
+def _ends(chance: float | None, rows: Sequence[GeneralizationRow], confidence: float) -> str:
+    """From which batch size the test accuracy is least to where it is most, if that differs."""
+    known = [
+        (r.test_accuracy.value, r.batch_size) for r in rows if r.test_accuracy.value is not None
+    ]
+    if chance is None or chance > 1 - confidence or not known:
+        return ""
+    (least, low), (most, high) = min(known), max(known)
+    return (
+        f" Test accuracy goes from {quantity(least, digits=4)} at {low} to "
+        f"{quantity(most, digits=4)} at {high}."
+    )

@@ -1,0 +1,88 @@
+"""How the answer moves: with the target, with the goal; and what no batch size beats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tune_jobs.judging.contest import Contest
+from tune_jobs.records import BatchSizeVerdict, Estimate, GoalAnswer, Pareto, TargetAnswer
+
+
+def by_target(contests: Mapping[float | None, Contest]) -> tuple[TargetAnswer, ...]:
+    """The answer at each target, in the order given."""
+    return tuple(
+        TargetAnswer(
+            target=target,
+            status=contest.decision.status,
+            recommended_batch_size=contest.size(contest.decision.recommended),
+            tied_batch_sizes=tied_sizes(contest),
+            leading_batch_size=contest.size(contest.decision.leading),
+        )
+        for target, contest in contests.items()
+    )
+
+
+def tied_sizes(contest: Contest) -> tuple[int, ...]:
+    """Those that cannot be told from the best or lie within the tolerance, ascending."""
+    return tuple(contest.batch_sizes[index] for index in contest.decision.tied)
+
+
+def goal_answer(goal: str, contest: Contest, reason: str) -> GoalAnswer:
+    """The answer under a goal that could be judged."""
+    return GoalAnswer(
+        goal=goal,
+        quantity=contest.quantity.name,
+        status=contest.decision.status,
+        recommended_batch_size=contest.size(contest.decision.recommended),
+        tied_batch_sizes=tied_sizes(contest),
+        leading_batch_size=contest.size(contest.decision.leading),
+        reason=reason,
+    )
+
+
+def unknown_goal(goal: str, quantity: str, reason: str) -> GoalAnswer:
+    """A goal that the runs say nothing of."""
+    return GoalAnswer(goal, quantity, "undecided", None, (), None, reason)
+
+
+def pareto(rows: Sequence[BatchSizeVerdict]) -> Pareto:
+    """Over time (else examples), memory and validation accuracy, by typical values.
+
+    Only batch sizes that reached the target in most of their runs take part.
+    """
+    reached = [row for row in rows if 2 * row.reached > row.seeds]
+    axes = _axes(reached)
+    points = {row.batch_size: tuple(_least(row, axis) for axis in axes) for row in reached}
+    kept = [
+        size for size, mine in points.items() if not any(_beats(p, mine) for p in points.values())
+    ]
+    return Pareto(axes, tuple(kept) if axes else ())
+
+
+def _axes(rows: Sequence[BatchSizeVerdict]) -> tuple[str, ...]:
+    first = "time_to_target_seconds" if _known(rows, "time_to_target_seconds") else None
+    first = first or "examples_to_target"
+    axes = (first, "peak_memory_mib", "val_accuracy")
+    return tuple(axis for axis in axes if _known(rows, axis))
+
+
+def _known(rows: Sequence[BatchSizeVerdict], axis: str) -> bool:
+    return bool(rows) and all(_value(row, axis) is not None for row in rows)
+
+
+def _value(row: BatchSizeVerdict, axis: str) -> float | None:
+    found = getattr(row, axis)
+    value = found.value if isinstance(found, Estimate) else found
+    return None if value is None else float(value)
+
+
+def _least(row: BatchSizeVerdict, axis: str) -> float:
+    """The value, turned so that less is better."""
+    value = _value(row, axis)
+    assert value is not None, "axes are known for every row"
+    return -value if axis == "val_accuracy" else value
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

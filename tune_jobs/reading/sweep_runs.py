@@ -1,0 +1,213 @@
+"""A sweep's trials as runs that can be judged: at its own target, and at others near it.
+
+The confirm runs of a batch size are its runs. A batch size without any (the search alone has
+ended, or confirming was interrupted) is shown by the best trial of its search: one run, which
+can decide nothing.
+
+The sweep's target is taken as each run found it. Other targets are read from the learning curves,
+between evaluations, linearly in the logarithm of the examples seen; they show how the answer moves
+with the target and carry `interpolated=True`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from statistics import median
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.reading.choosing import best_trial
+from tune_jobs.records import Measurement, TargetRun, TrialResult
+from tune_jobs.training.schedule import resolution
+
+Curve = tuple[tuple[float, float], ...]
+EQUAL_UPDATES = 1.1  # updates count as equal within this factor
+
+
+def runs_of_sweep(
+    config: SweepConfig,
+    trials: Sequence[TrialResult],
+    measurements: Sequence[Measurement],
+    also: float | None = None,
+) -> list[TargetRun]:
+    """One row for each run and target, by batch size, seed and target; `also` is a further target.
+
+    Runs that failed (`outcome` is `failed`: the machine's fault or the program's) say nothing of
+    their batch size and are left out; those that diverged, ran out of memory or were stopped never
+    reached what they had not reached by then.
+    """
+    workload = f"{config.model} on {config.data}"
+    chosen = runs_to_judge(trials)
+    by_trial = _by_trial(measurements)
+    curves = {t.trial_id: curve(t, by_trial.get(t.trial_id, ())) for t in chosen}
+    targets = other_targets(chosen, curves, config.target)
+    if also is not None and not math.isclose(also, config.target):
+        targets = sorted({*targets, also})
+    updates = updates_of_largest(chosen)
+    rows = []
+    for trial in chosen:
+        equal = accuracy_at_updates(by_trial.get(trial.trial_id, ()), updates)
+        own = _own_target(trial, workload, equal)
+        rows.append(own)
+        rows += [_at_target(own, target, curves[trial.trial_id], trial) for target in targets]
+    return sorted(rows, key=lambda row: (row.batch_size, row.seed or 0, row.target or 0))
+
+
+def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """The confirm runs of each batch size, the last of each seed; else the best of its search."""
+    usable = [t for t in trials if t.outcome != "failed"]
+    chosen: list[TrialResult] = []
+    for size in sorted({t.batch_size for t in usable}):
+        of = [t for t in usable if t.batch_size == size]
+        confirmed = {t.seed: t for t in of if t.stage == "confirm"}
+        best = best_trial([t for t in of if t.stage == "search"])
+        chosen += confirmed.values() or ([best] if best else [])
+    return chosen
+
+
+def _by_trial(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
+    found: dict[str, list[Measurement]] = {}
+    for row in sorted(measurements, key=lambda row: row.examples_seen):
+        found.setdefault(row.trial_id, []).append(row)
+    return found
+
+
+def curve(trial: TrialResult, measurements: Iterable[Measurement]) -> Curve:
+    """The trial's (examples seen, validation accuracy), its own crossing of its target included."""
+    points = {m.examples_seen: m.val_accuracy for m in measurements if m.val_accuracy is not None}
+    if trial.examples_to_target is not None:
+        points.setdefault(trial.examples_to_target, trial.target)
+    return tuple(sorted(points.items()))
+
+
+def crossing(points: Curve, target: float) -> float | None:
+    """Examples at which the curve first reaches `target`, or None if it never does.
+
+    A curve that begins above the target reached it by its first evaluation: that is returned.
+    """
+    if points and points[0][1] >= target:
+        return float(points[0][0])
+    for (before, low), (after, high) in pairwise(points):
+        if high >= target:
+            part = (target - low) / (high - low)
+            return float(before * (after / before) ** part)
+    return None
+
+
+def other_targets(
+    trials: Sequence[TrialResult], curves: Mapping[str, Curve], own: float
+) -> list[float]:
+    """Up to six targets that the curves cover, evenly spaced in the logarithm of the error.
+
+    They begin where no run had arrived at its first evaluation, so that every crossing lies between
+    two, and end at the highest that the median run of some batch size reached. Rounded to two
+    digits of the error; none within a tenth of the own target's error.
+    """
+    usable = [t for t in trials if curves[t.trial_id]]
+    if not usable:
+        return []
+    first = max(curves[t.trial_id][0][1] for t in usable)
+    best: dict[int, list[float]] = {}
+    for t in usable:
+        best.setdefault(t.batch_size, []).append(max(a for _, a in curves[t.trial_id]))
+    last = max(median(of) for of in best.values())
+    if not 0 <= first < last <= 1:
+        return []
+    least = max(1 - last, (1 - first) / 100)
+    errors = [(1 - first) * (least / (1 - first)) ** (k / 5) for k in range(6)]
+    rounded = {round(1 - float(f"{error:.2g}"), 6) for error in errors}
+    near = 0.1 * (1 - own)
+    return sorted(t for t in rounded if first <= t <= last and abs(t - own) > near)
+
+
+def updates_of_largest(trials: Sequence[TrialResult]) -> int | None:
+    """The updates that the largest batch size makes in its whole budget."""
+    largest = max(trials, key=lambda t: t.batch_size, default=None)
+    if largest is None:
+        return None
+    return max(1, math.ceil(largest.budget_examples / largest.batch_size))
+
+
+def accuracy_at_updates(measurements: Sequence[Measurement], updates: int | None) -> float | None:
+    """Test accuracy at the measurement nearest to so many updates; None if none is near."""
+    tested = [m for m in measurements if m.test_accuracy is not None]
+    if updates is None or not tested:
+        return None
+    nearest = min(tested, key=lambda m: abs(m.updates - updates))
+    equal = updates / EQUAL_UPDATES <= nearest.updates <= updates * EQUAL_UPDATES
+    return nearest.test_accuracy if equal else None
+
+
+def as_if_whole(trial: TrialResult) -> TrialResult:
+    """A run that diverged without reaching counts as one that used its whole budget in vain.
+
+    It would never have reached, however long it had gone on; where it broke off says nothing of how
+    fast its batch size is.
+    """
+    seen, budget, joules = trial.examples_seen, trial.budget_examples, trial.energy_joules
+    if trial.outcome != "diverged" or trial.examples_to_target is not None or not 0 < seen < budget:
+        return trial
+    return replace(
+        trial,
+        examples_seen=budget,
+        updates=math.ceil(budget / trial.batch_size),
+        train_seconds=trial.train_seconds * budget / seen,
+        energy_joules=None if joules is None else joules * budget / seen,
+    )
+
+
+def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | None) -> TargetRun:
+    """The trial at the sweep's target, exactly as it found it."""
+    whole = trial.outcome == "finished"
+    trial = as_if_whole(trial)
+    return TargetRun(
+        workload=workload,
+        batch_size=trial.batch_size,
+        seed=trial.seed,
+        target=trial.target,
+        time_to_target_seconds=trial.time_to_target_seconds,
+        examples_to_target=trial.examples_to_target,
+        updates_to_target=trial.updates_to_target,
+        interpolated=False,
+        examples_seen=trial.examples_seen,
+        updates=trial.updates,
+        train_seconds=trial.train_seconds,
+        measured_time_to_target_seconds=trial.measured_time_to_target_seconds,
+        learning_rate=trial.learning_rate,
+        examples_per_second=trial.examples_per_second,
+        peak_memory_mib=trial.peak_memory_mib,
+        energy_joules=trial.energy_joules,
+        val_accuracy=trial.val_accuracy if whole else None,
+        train_accuracy=trial.train_accuracy if whole else None,
+        test_accuracy=trial.test_accuracy if whole else None,
+        test_accuracy_at_equal_updates=at_equal_updates,
+        device=trial.device,
+        resolution=known_within(trial.examples_to_target, trial),
+    )
+
+
+def known_within(examples: float | None, trial: TrialResult) -> float | None:
+    """The part of themselves that the trial's examples to a target are known to."""
+    if examples is None:
+        return None
+    return resolution(examples, trial.budget_examples, trial.batch_size)
+
+
+def _at_target(own: TargetRun, target: float, points: Curve, trial: TrialResult) -> TargetRun:
+    """The same run at another target; its seconds are proportional to its examples."""
+    examples = crossing(points, target)
+    seconds = None
+    if examples is not None and own.train_seconds is not None and own.examples_seen:
+        seconds = own.train_seconds * examples / own.examples_seen
+    return replace(
+        own,
+        target=target,
+        time_to_target_seconds=seconds,
+        examples_to_target=examples,
+        updates_to_target=None if examples is None else examples / own.batch_size,
+        interpolated=True,
+        measured_time_to_target_seconds=None,
+        resolution=known_within(examples, trial),
+    )

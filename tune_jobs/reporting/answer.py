@@ -1,0 +1,228 @@
+"""Runs to verdicts: of a sweep's store, or of anyone's runs.
+
+One place for what `sweep.py` does at its end and `report.py` does again from the records alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median_low, multimode
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.errors import UserError
+from tune_jobs.formatting import target_name
+from tune_jobs.judging.judging import judge_runs
+from tune_jobs.judging.policy import Policy
+from tune_jobs.reading.sweep_runs import runs_of_sweep
+from tune_jobs.reading.table_of_runs import TO_TARGET, reached
+from tune_jobs.records import (
+    BatchSizeProfile,
+    Measurement,
+    NoiseScale,
+    TargetRun,
+    TrialResult,
+    Verdict,
+)
+from tune_jobs.store import SweepStore
+
+# The quantity that a goal is judged by, and what a table can give for it.
+NEEDS = {
+    "time": ("time_to_target_seconds", "time_to_target_seconds, or examples_per_second beside "
+             "examples_to_target"),
+    "cost": ("time_to_target_seconds", "time_to_target_seconds, or examples_per_second beside "
+             "examples_to_target"),
+    "examples": ("examples_to_target", "examples_to_target or updates_to_target"),
+    "energy": ("energy_joules", "energy_joules"),
+    "accuracy": ("val_accuracy", "val_accuracy"),
+    "memory": ("peak_memory_mib", "peak_memory_mib"),
+}  # fmt: skip
+UNASKED = ("time", "examples")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Verdicts, and the rows that they and their figures are made of."""
+
+    verdicts: tuple[Verdict, ...]
+    runs: tuple[TargetRun, ...]
+    profiles: tuple[BatchSizeProfile, ...] = ()
+    noise: tuple[NoiseScale, ...] = ()
+    trials: tuple[TrialResult, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def goal_of(runs: Sequence[TargetRun], asked: str | None) -> str:
+    """The goal asked for, or the first of time and examples that the runs can be judged by.
+
+    Raises UserError when the runs lack the quantity of the goal that was asked for.
+    """
+    if asked is None:
+        return next(g for g in UNASKED if _judgeable(runs, g))
+    if not _judgeable(runs, asked):
+        possible = [g for g in NEEDS if _judgeable(runs, g) and g != "cost"]
+        raise UserError(
+            f"--goal {asked} needs the column {NEEDS[asked][1]}; {runs[0].workload} has none. "
+            f"Add it, or ask for --goal {' or '.join(possible)}"
+        )
+    return asked
+
+
+def _judgeable(runs: Sequence[TargetRun], goal: str) -> bool:
+    """Whether the goal's quantity is known, or no run reached the target so that none could be."""
+    quantity = NEEDS[goal][0]
+    if any(getattr(run, quantity) is not None for run in runs):
+        return True
+    return quantity in TO_TARGET and not any(reached(run) for run in runs)
+
+
+def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None = None) -> Answer:
+    """The verdict of a sweep, finished or interrupted, at its own target or another.
+
+    Raises UserError when no trial has ended yet.
+    """
+    trials, measurements = store.read_trials(), store.read_measurements()
+    profiles, noise = store.read_profiles(), store.read_noise_scale()
+    at = config.target if target is None else target
+    runs = runs_of_sweep(config, trials, measurements, at)
+    if not runs:
+        raise UserError(
+            f"{store.address} holds no trial that has ended; take the sweep up with --resume "
+            f"--name {config.name}"
+        )
+    verdicts = _judged(config, config.goal, runs, profiles, noise, trials)
+    return Answer(
+        verdicts=tuple(v for v in verdicts if v.target is not None and math.isclose(v.target, at)),
+        runs=tuple(runs),
+        profiles=tuple(profiles),
+        noise=tuple(noise),
+        trials=tuple(trials),
+        measurements=tuple(measurements),
+        notes=tuple(notes_of(trials)),
+    )
+
+
+def notes_of(trials: Sequence[TrialResult]) -> list[str]:
+    """What a reader should know of the trials that the verdict is not made of."""
+    confirmed = {t.batch_size for t in trials if t.stage == "confirm"}
+    alone = sorted({t.batch_size for t in trials} - confirmed)
+    failed = sum(t.outcome == "failed" for t in trials if t.stage == "confirm")
+    notes = []
+    if alone:
+        sizes = ", ".join(map(str, alone))
+        notes.append(f"batch sizes without confirm runs, shown by their best trial: {sizes}")
+    if failed:
+        notes.append(f"confirm runs that failed and are left out: {failed}")
+    return notes
+
+
+def answer_of_runs(
+    config: SweepConfig,
+    runs: Sequence[TargetRun],
+    goal: str | None = None,
+    target: float | None = None,
+    notes: Sequence[str] = (),
+) -> Answer:
+    """The verdicts of anyone's runs, one for each workload and target.
+
+    Args:
+        config: its tolerance, confidence and price count; `goal` stands in for its goal.
+        goal: None to judge each workload by the first of time and examples that it can be.
+        target: this one alone; other targets still show how the answer moves. Runs that name no
+            target are taken to be at this one.
+    """
+    if target is not None:
+        runs = [replace(r, target=target) if r.target is None else r for r in runs]
+        _require_target(runs, target)
+    told, verdicts = list(notes), []
+    for workload in dict.fromkeys(run.workload for run in runs):
+        of = [run for run in runs if run.workload == workload]
+        chosen = goal_of(of, goal)
+        if goal is None and chosen != UNASKED[0]:
+            told.append(f"{workload}: no seconds in the table, judged on {chosen}")
+        verdicts += _judged(config, chosen, of)
+    return Answer(tuple(v for v in verdicts if _is_at(v, target)), tuple(runs), notes=tuple(told))
+
+
+def _judged(
+    config: SweepConfig,
+    goal: str,
+    runs: Sequence[TargetRun],
+    profiles: Sequence[BatchSizeProfile] = (),
+    noise: Sequence[NoiseScale] = (),
+    trials: Sequence[TrialResult] = (),
+) -> list[Verdict]:
+    policy = Policy(
+        goal,
+        config.tolerance,
+        config.confidence,
+        config.price_per_device_hour,
+        learning_rate_range(config, trials),
+    )
+    return judge_runs(runs, policy, profiles, noise, [t for t in trials if t.stage == "search"])
+
+
+def learning_rate_range(
+    config: SweepConfig, trials: Sequence[TrialResult]
+) -> tuple[float, float] | None:
+    """The base learning rates that were searched; None when that cannot be told.
+
+    The centre, where the configuration leaves it to the optimizer, is the rate that every batch
+    size tried; of several such rates the middle one.
+    """
+    centre = config.base_learning_rate
+    if centre is None:
+        rates = [t.base_learning_rate for t in trials if t.stage == "search"]
+        if not rates:
+            return None
+        centre = median_low(multimode(rates))
+    return centre / config.learning_rate_span, centre * config.learning_rate_span
+
+
+def _is_at(row: TargetRun | Verdict, target: float | None) -> bool:
+    if target is None:
+        return True
+    return row.target is not None and math.isclose(row.target, target, rel_tol=1e-6)
+
+
+def _require_target(runs: Sequence[TargetRun], target: float) -> None:
+    if not any(_is_at(run, target) for run in runs):
+        known = sorted({run.target for run in runs if run.target is not None})
+        raise UserError(
+            f"--target {target:g}: no run is judged at it; the table's targets are "
+            f"{', '.join(target_name(t) for t in known)}"
+        )
+
+
+def as_json(verdicts: Iterable[Verdict]) -> str:
+    """`verdict.json`: a list of verdicts."""
+    return json.dumps([asdict(v) for v in verdicts], indent=2, allow_nan=False) + "\n"
+
+
+def write_page(
+    answer: Answer, folder: Path, config: SweepConfig, title: str, facts: Mapping[str, object]
+) -> Path:
+    """`report.html` and its figures in `folder`. The drawing is imported here: it takes seconds.
+
+    `facts` may hold `train_examples`, the most that a batch could be.
+    """
+    from tune_jobs.reporting.page.html import write_report
+
+    examples = facts.get("train_examples")
+    return write_report(
+        folder,
+        answer.verdicts,
+        answer.runs,
+        answer.profiles,
+        answer.noise,
+        answer.trials,
+        answer.measurements,
+        title=title,
+        facts=facts,
+        margin=config.memory_margin,
+        train_examples=examples if isinstance(examples, int) else None,
+    )

@@ -1,0 +1,189 @@
+"""Verdicts for a terminal or a log: at most eight lines each, then a table."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from rich.console import Console
+from rich.table import Table
+
+from tune_jobs import formatting
+from tune_jobs.formatting import DASH, accuracy, count, quantity, seconds, target_name
+from tune_jobs.records import BatchSizeVerdict, Estimate, TargetAnswer, Verdict
+
+LINES = 8
+WIDTH = 100
+GAP = 2
+
+Show = Callable[..., str]
+
+
+def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    """Each verdict, an empty line between two."""
+    for number, verdict in enumerate(verdicts):
+        if number:
+            console.print()
+        print_one(verdict, console)
+
+
+def print_one(verdict: Verdict, console: Console) -> None:
+    width = min(console.width, WIDTH)
+    heading, *rest = lines(verdict, width)
+    console.print(heading, style="bold", highlight=False, markup=False)
+    for line in rest:
+        console.print(line, highlight=False, markup=False)
+    console.print()
+    console.print(table_of(verdict, width))
+
+
+def lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
+    """The verdict in at most eight lines of `width` characters, what matters most first.
+
+    A sentence that would not fit whole is left out for the next that does; all are in the JSON.
+    """
+    shown: list[str] = []
+    for text in _sentences(verdict):
+        wrapped = textwrap.wrap(text, width, break_on_hyphens=False)
+        if len(shown) + len(wrapped) <= LINES or not shown:
+            shown += wrapped
+    return shown[:LINES]
+
+
+def _sentences(verdict: Verdict) -> list[str]:
+    """Heading, reason and what to do; then why; then how the answer moves; then what to know."""
+    told = [_heading(verdict), verdict.reason, verdict.advice, verdict.limit_reason]
+    told += verdict.warnings[:1]
+    told += [_critical(verdict), _by_target(verdict)]
+    if verdict.closed_form is not None and verdict.closed_form.agrees is False:
+        told.append(verdict.closed_form.sentence)
+    if verdict.generalization is not None:
+        told.append(verdict.generalization.sentence)
+    if verdict.learning_rate_rule is not None:
+        told.append(verdict.learning_rate_rule.sentence)
+    return [text for text in told if text]
+
+
+def _heading(verdict: Verdict) -> str:
+    target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
+    return f"{verdict.workload}{target}, goal {verdict.goal}: {verdict.status}"
+
+
+def _critical(verdict: Verdict) -> str | None:
+    fit = verdict.critical_batch_size
+    if fit is None:
+        return None
+    noise = [n for n in verdict.noise_scale if n.value is not None]
+    beside = "".join(f"; noise scale ({n.kind}) {count(n.value, n.low, n.high)}" for n in noise[:1])
+    return f"Critical batch size {count(fit.value, fit.low, fit.high)}{beside}."
+
+
+def _by_target(verdict: Verdict) -> str | None:
+    if len(verdict.sensitivity) < 2:
+        return None
+    answers = (f"{target_name(a.target)}: {_answer(a)}" for a in verdict.sensitivity)
+    return f"By target: {'; '.join(answers)}."
+
+
+def _answer(answer: TargetAnswer) -> str:
+    if answer.recommended_batch_size is not None:
+        return str(answer.recommended_batch_size)
+    return answer.status
+
+
+def table_of(verdict: Verdict, width: int = WIDTH) -> Table:
+    """One row for each batch size, ascending; no cell is cut.
+
+    Columns of which nothing is known are left out, then those that matter least, until the table
+    is at most `width` wide.
+    """
+    columns = [c for c in _columns(verdict) if any(cell != DASH for cell in c.cells)]
+    while sum(c.width for c in columns) + GAP * (len(columns) - 1) > width and len(columns) > 2:
+        columns.remove(max(columns, key=lambda c: c.dispensable))
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for n, row in enumerate(verdict.per_batch_size):
+        chosen = row.batch_size == verdict.recommended_batch_size
+        table.add_row(*(c.cells[n] for c in columns), style="bold green" if chosen else None)
+    return table
+
+
+def table_rows(verdict: Verdict) -> list[list[str]]:
+    """The whole table as text, titles first; columns of which nothing is known are left out."""
+    columns = [c for c in _columns(verdict) if any(cell != DASH for cell in c.cells)]
+    titles = [c.title.replace("\n", " ") for c in columns]
+    return [titles, *(list(row) for row in zip(*(c.cells for c in columns), strict=True))]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column as text; the larger `dispensable`, the sooner it is left out."""
+
+    title: str
+    cells: tuple[str, ...]
+    dispensable: int
+
+    @property
+    def width(self) -> int:
+        return max(map(len, (*self.title.split("\n"), *self.cells)))
+
+
+def _columns(verdict: Verdict) -> list[_Column]:
+    """The batch size, the judged quantity with its interval, then the other quantities."""
+    rows = verdict.per_batch_size
+    title, show = QUANTITIES.get(verdict.quantity, (verdict.quantity.replace("_", "\n"), quantity))
+
+    def column(title: str, cell: Callable[[BatchSizeVerdict], str], dispensable: int) -> _Column:
+        return _Column(title, tuple(cell(row) for row in rows), dispensable)
+
+    first = [
+        column("batch\nsize", lambda r: str(r.batch_size), 0),
+        column(title, lambda r: show(r.median, r.low, r.high), 1),
+        column("times\nthe best", lambda r: _middle(quantity, r.ratio_to_best), 5),
+        column("", lambda r: _standing(verdict, r), 2),
+        column("seeds\nreached", lambda r: f"{r.reached}/{r.seeds}", 3),
+        column("learning\nrate", lambda r: formatting.learning_rate(r.learning_rate), 4),
+    ]
+    for name, (title, show) in QUANTITIES.items():
+        if name != verdict.quantity:
+            cell = partial(_value_of, name=name, show=show)
+            first.append(column(title, cell, 5 + LEAST.index(name) if name in LEAST else 4))
+    return first
+
+
+def _value_of(row: BatchSizeVerdict, name: str, show: Show) -> str:
+    return _middle(show, getattr(row, name))
+
+
+def _middle(show: Show, value: Estimate | float | None) -> str:
+    """The value alone, with the digits that its interval supports."""
+    if isinstance(value, Estimate):
+        return show(value.value, value.low, value.high).split(" [")[0]
+    return show(value)
+
+
+def _standing(verdict: Verdict, row: BatchSizeVerdict) -> str:
+    if row.batch_size == verdict.recommended_batch_size:
+        return "use this"
+    if row.batch_size == verdict.leading_batch_size and verdict.status == "undecided":
+        return "leads"
+    return row.standing
+
+
+# Title and format by the field of BatchSizeVerdict, in the table's order.
+QUANTITIES: dict[str, tuple[str, Show]] = {
+    "time_to_target_seconds": ("time\nto target", seconds),
+    "examples_to_target": ("examples\nto target", count),
+    "updates_to_target": ("updates\nto target", count),
+    "examples_per_second": ("examples\n/s", count),
+    "peak_memory_mib": ("peak\nMiB", count),
+    "energy_joules": ("energy\nJ", count),
+    "val_accuracy": ("val\naccuracy", accuracy),
+    "test_accuracy": ("test\naccuracy", accuracy),
+}
+# Left out of a table that is too wide, the last first; nothing above them is.
+LEAST = ("peak_memory_mib", "test_accuracy", "examples_per_second", "energy_joules",
+         "val_accuracy", "updates_to_target")  # fmt: skip
