@@ -220,6 +220,8 @@ class TargetRun:
         test_accuracy_at_equal_updates: when the run had made as many updates as the largest batch
             size makes in the whole budget.
         resolution: within what part of itself `examples_to_target` is known; None where not told.
+        metric, mode: the metric's own name, and whether larger is better: `max` or `min`.
+        val_metric: of a metric that is no accuracy, its value at the end of the run.
     """
 
     workload: str
@@ -244,6 +246,9 @@ class TargetRun:
     test_accuracy_at_equal_updates: float | None
     device: str | None
     resolution: float | None = None
+    metric: str = "accuracy"
+    mode: str = "max"
+    val_metric: float | None = None
 
 
 STATUSES = ("decided", "tied", "undecided", "unreached")

@@ -55,10 +55,21 @@ class NamedRow:
 
 @dataclass(frozen=True)
 class TableOfRuns:
-    """The runs of a table, and what a reader should know of how they were read."""
+    """The runs of a table, and what a reader should know of how they were read.
+
+    Attributes:
+        notes: what was read as what, one line for each thing.
+        left_out: how many rows are no part of any verdict, and why; one line for each reason.
+        searched: the runs of a grid of learning rates that `runs` were chosen from, by workload and
+            batch size, at each rate and seed; what the choice of a rate is worth is told from them.
+        said: what can be said where there is nothing to judge by; it stands in a verdict's place.
+    """
 
     runs: tuple[TargetRun, ...]
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    searched: tuple[TargetRun, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 def runs_of_table(path: Path, mapping: Mapping[str, str] | None = None) -> TableOfRuns:
