@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CORE = {"tune_jobs.errors", "tune_jobs.records", "tune_jobs.config", "tune_jobs.formatting"}
+CORE = {f"tune_jobs.{name}" for name in ("errors", "records", "verdicts", "config", "formatting")}
 # From the ground to the top: a room imports from floors below its own, never from above.
 FLOORS = (
-    ("errors", "records", "formatting", "environment"),
+    ("errors", "records", "verdicts", "formatting", "environment"),
     ("config", "remote_folder"),
     ("data", "store", "command_line"),
     ("training",),
@@ -30,6 +30,7 @@ FRAMEWORKS = {"torch", "ray", "mlflow"}
 NEVER = {
     "tune_jobs/errors.py": FRAMEWORKS | {"tune_jobs"},
     "tune_jobs/records.py": FRAMEWORKS | {"tune_jobs"},
+    "tune_jobs/verdicts.py": FRAMEWORKS | {"tune_jobs"},
     "tune_jobs/formatting.py": FRAMEWORKS | {"tune_jobs"},
     "tune_jobs/config.py": FRAMEWORKS,
     "tune_jobs/store.py": FRAMEWORKS,
