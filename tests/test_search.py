@@ -14,12 +14,13 @@ from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.planning.confirm_plan import missing_runs, unbracketed
+from tune_jobs.planning.search_plan import Range, shares
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning.racing import METRIC, TIME_ATTR, BatchSizeRaces, score
 from tune_jobs.tuning.searcher import BatchSizeShares
-from tune_jobs.tuning.space import SEARCHES, Range, make_search, shares
+from tune_jobs.tuning.space import SEARCHES, make_search
 
 RANGE = Range(centre=1e-3, span=10.0)
 

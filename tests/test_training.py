@@ -18,7 +18,7 @@ from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import StoreError, UserError
-from tune_jobs.training import checkpoint, device, optimizers, schedule
+from tune_jobs.training import checkpoint, device, optimizers, scaling, schedule
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 
 CPU = torch.device("cpu")
@@ -185,8 +185,8 @@ def test_the_resolution_of_a_crossing_holds(budget: int, batch_size: int) -> Non
 
 @pytest.mark.parametrize("name", sorted(optimizers.REGISTRY))
 def test_every_optimizer_lowers_the_loss_from_its_own_base_rate(digits: Dataset, name: str) -> None:
-    entry = optimizers.entry(name)
-    rate = optimizers.scaled_learning_rate(name, entry.base_learning_rate, 32)
+    base = scaling.scaling_of(name).base_learning_rate
+    rate = scaling.scaled_learning_rate(name, base, 32)
     reports = to_end(make(digits, optimizer=name, learning_rate=rate, target=1.0))
     losses = [r.val_loss for r in reports if r.val_loss is not None]
     assert losses[-1] < losses[0] * 0.8
@@ -194,16 +194,16 @@ def test_every_optimizer_lowers_the_loss_from_its_own_base_rate(digits: Dataset,
 
 @given(st.integers(1, 100_000), st.floats(1e-6, 10))
 def test_learning_rates_follow_the_optimizers_rule(batch_size: int, base: float) -> None:
-    assert optimizers.scaled_learning_rate("adam", base, 256) == pytest.approx(base)
-    linear = optimizers.scaled_learning_rate("sgd", base, batch_size)
-    root = optimizers.scaled_learning_rate("rmsprop", base, batch_size)
+    assert scaling.scaled_learning_rate("adam", base, 256) == pytest.approx(base)
+    linear = scaling.scaled_learning_rate("sgd", base, batch_size)
+    root = scaling.scaled_learning_rate("rmsprop", base, batch_size)
     assert linear == pytest.approx(base * batch_size / 256)
     assert root == pytest.approx(base * np.sqrt(batch_size / 256))
 
 
 def test_an_unknown_optimizer_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="known: adam, adamw, rmsprop, sgd"):
-        optimizers.entry("adamx")
+        scaling.scaling_of("adamx")
 
 
 def test_once_the_target_is_reached_only_landmarks_are_evaluated(digits: Dataset) -> None:

@@ -119,18 +119,17 @@ def prepare_data(config: SweepConfig, console: Console) -> Path:
 
 def print_plan(config: SweepConfig, console: Console) -> None:
     """--dry-run: the configuration, the trials, and what each will ask of Ray."""
-    from tune_jobs.tuning import stages
-    from tune_jobs.tuning.space import shares
+    from tune_jobs.planning import search_plan
 
-    within = stages.learning_rate_range(config)
+    within = search_plan.learning_rate_range(config)
     plain: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
     console.print(to_toml(config), **plain)
     console.print(
         f"base learning rate {within.low:.2g} to {within.high:.2g} (at batch 256); races decide at "
-        f"{', '.join(map(str, stages.rungs_of(config)))} of {config.budget_examples} examples",
+        f"{', '.join(map(str, search_plan.rungs_of(config)))} of {config.budget_examples} examples",
         **plain,
     )
-    for size, count in shares(config.trials, config.batch_sizes).items():
+    for size, count in search_plan.shares(config.trials, config.batch_sizes).items():
         console.print(
             f"batch size {size:>6}: {count} trials, each asking Ray for {config.cpus_per_trial} "
             f"CPU and {config.gpus_per_trial} GPU",

@@ -30,7 +30,7 @@ from tune_jobs.data.sources import prepare
 from tune_jobs.measure.noise_scale import Sampling, noise_along_training
 from tune_jobs.records import NoiseScale
 from tune_jobs.training.loop import RunSettings, TrainingRun
-from tune_jobs.training.optimizers import entry, scaled_learning_rate
+from tune_jobs.training.scaling import scaled_learning_rate, scaling_of
 
 POINTS = (640, 1280, 2560, 5120, 10_240, 20_480)
 BATCH_SIZE, VALIDATION = 64, 2500
@@ -42,7 +42,7 @@ PUBLISHED = {"early": 50, "averaged": 900, "source": "McCandlish et al. 2018, ta
 def make_run(data: Dataset, optimizer: str, seed: int) -> TrainingRun:
     """A run at the middle of the search range of its optimizer."""
     train, validation = split_indices(len(data.train.labels), VALIDATION, 0)
-    rate = scaled_learning_rate(optimizer, entry(optimizer).base_learning_rate, BATCH_SIZE)
+    rate = scaled_learning_rate(optimizer, scaling_of(optimizer).base_learning_rate, BATCH_SIZE)
     settings = RunSettings(
         BATCH_SIZE, BATCH_SIZE, rate, optimizer, seed, budget_examples=POINTS[-1], target=math.inf
     )

@@ -40,6 +40,7 @@ import tune_jobs.tuning  # noqa: F401  what Ray reads as it is imported
 from tests import rows
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
+from tune_jobs.planning.search_plan import Range
 from tune_jobs.records import TrialResult
 from tune_jobs.reporting.progress import Progress
 from tune_jobs.store import SweepStore
@@ -47,7 +48,6 @@ from tune_jobs.tuning import keeper, stages
 from tune_jobs.tuning.racing import BatchSizeRaces
 from tune_jobs.tuning.requests import TrialRequest
 from tune_jobs.tuning.searcher import BatchSizeShares
-from tune_jobs.tuning.space import Range
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 BUDGET = 9216

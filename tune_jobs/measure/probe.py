@@ -25,7 +25,7 @@ from tune_jobs.measure import noise_scale
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import device as devices
 from tune_jobs.training.loop import RunSettings, TrainingRun
-from tune_jobs.training.optimizers import scaled_learning_rate
+from tune_jobs.training.scaling import scaled_learning_rate
 
 WARM_UPDATES = 2
 OPTIMIZER_STEPS = 5

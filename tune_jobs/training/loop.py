@@ -132,8 +132,9 @@ class TrainingRun:
         self.train_sample = train_indices[: settings.train_sample]
         self.stream = ExampleStream(train_indices, settings.seed)
         self.model = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        make = optimizers.entry(settings.optimizer).make
-        self.optimizer = make(self.model.parameters(), settings.learning_rate)
+        self.optimizer = optimizers.make(
+            settings.optimizer, self.model.parameters(), settings.learning_rate
+        )
         self.progress = Progress(energy_joules=None if joules is None else 0.0)
         planned = (settings.budget_examples, settings.batch_size, settings.rungs)
         extra = set(settings.test_updates)

@@ -24,9 +24,9 @@ from tune_jobs.measure.profiling import (
     threads_per_trial,
     to_profiles,
 )
+from tune_jobs.planning.search_plan import base_learning_rate
 from tune_jobs.records import BatchSizeProfile, NoiseScale
 from tune_jobs.store import SweepStore
-from tune_jobs.training import optimizers
 from tune_jobs.tuning.cluster import Cluster, Shape, accelerator, alive
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
@@ -236,13 +236,12 @@ def _noise(
 
 
 def _subject(config: SweepConfig, data_path: str, gpus: float) -> Subject:
-    own = optimizers.entry(config.optimizer).base_learning_rate
     return Subject(
         model=config.model,
         data=config.data,
         data_path=data_path,
         optimizer=config.optimizer,
-        base_learning_rate=config.base_learning_rate or own,
+        base_learning_rate=base_learning_rate(config),
         validation_examples=config.validation_examples,
         split_seed=config.split_seed,
         threads=1,

@@ -10,8 +10,9 @@ from typing import Any
 from ray import cloudpickle
 from ray.tune.search import Searcher
 
-from tune_jobs.training.optimizers import scaled_learning_rate
-from tune_jobs.tuning.space import Range, Search, make_search, shares
+from tune_jobs.planning.search_plan import Range, shares
+from tune_jobs.training.scaling import scaled_learning_rate
+from tune_jobs.tuning.space import Search, make_search
 
 RESCUES = 2
 RESCUE_STEP = 10.0

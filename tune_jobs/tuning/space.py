@@ -8,34 +8,13 @@ the contract in tests/test_search.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from ray.tune.search.hyperopt import HyperOptSearch
 
 from tune_jobs.errors import unknown_name
-
-
-@dataclass(frozen=True)
-class Range:
-    """Base learning rates from `low` to `high`; `centre` is the scaling rule's own value."""
-
-    centre: float
-    span: float
-
-    @property
-    def low(self) -> float:
-        return self.centre / self.span
-
-    @property
-    def high(self) -> float:
-        return self.centre * self.span
-
-    def first_points(self, count: int) -> list[float]:
-        """The centre, then half the span (on a log scale) to either side of it."""
-        half = math.sqrt(self.span)
-        return [self.centre, self.centre * half, self.centre / half][:count]
+from tune_jobs.planning.search_plan import Range
 
 
 class Search(Protocol):
@@ -118,9 +97,3 @@ def make_search(name: str, within: Range, trials: int, seed: int) -> Search:
     if name not in SEARCHES:
         raise unknown_name("--search", name, SEARCHES)
     return SEARCHES[name](within, trials, seed)
-
-
-def shares(trials: int, batch_sizes: tuple[int, ...]) -> dict[int, int]:
-    """Trials for each batch size: equal, the remainder to the first ones."""
-    each, rest = divmod(trials, len(batch_sizes))
-    return {size: each + (k < rest) for k, size in enumerate(batch_sizes)}

@@ -21,11 +21,10 @@ from ray.tune.search import Searcher
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
+from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
-from tune_jobs.training import optimizers
 from tune_jobs.training.device import EVALUATION_BATCH
-from tune_jobs.training.schedule import rung_budgets
 from tune_jobs.tuning.cluster import (
     Cluster,
     check_request,
@@ -38,7 +37,6 @@ from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.racing import BatchSizeRaces
 from tune_jobs.tuning.requests import TrialRequest, trial_requests
 from tune_jobs.tuning.searcher import BRACKETS, RESCUES, BatchSizeShares
-from tune_jobs.tuning.space import Range
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
 
@@ -52,17 +50,6 @@ CHECKPOINTS_A_SECOND = 4.0
 MANY_TRIALS = 1_000  # a save of Tune's state takes a tenth of a millisecond for each
 STATE_SECONDS = 2.0  # between two saves of it, at the least
 WORTH_SHARING = 0.005  # seconds of one evaluation batch on one thread
-
-
-def learning_rate_range(config: SweepConfig) -> Range:
-    """The range of base learning rates: the user's centre, or the optimizer's own."""
-    own = optimizers.entry(config.optimizer).base_learning_rate
-    return Range(config.base_learning_rate or own, config.learning_rate_span)
-
-
-def rungs_of(config: SweepConfig) -> tuple[int, ...]:
-    """Budgets at which the races of this sweep decide."""
-    return rung_budgets(config.budget_examples, config.first_rung_fraction, config.reduction_factor)
 
 
 @dataclass(frozen=True)
