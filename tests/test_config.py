@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -184,6 +185,32 @@ def test_the_command_refuses_with_status_2_and_one_message(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def dry_run(model: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "tune_jobs" / "sweep.py"), "--dry-run",
+         "--model", model],
+        capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+
+
+def test_a_dry_run_needs_neither_ray_nor_torch_and_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise SystemExit('it was run')")
+    for model in ("simple_cnn", "mine:build"):
+        done = dry_run(model, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "races decide at 3072 of 9216 examples" in done.stdout
+        imports = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert not imports & {"ray", "torch", "mlflow", "hyperopt", "matplotlib", "mine"}
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.parametrize("model", ["simple_cn", "no.such:thing", ".:build", "mine:not a name"])
+def test_a_dry_run_tells_of_a_model_that_is_not_there(model: str, tmp_path: Path) -> None:
+    done = dry_run(model, tmp_path)
+    assert done.returncode == 2
+    assert "error: " in done.stderr and model in done.stderr
 
 
 def test_a_runs_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tune_jobs.config import SweepConfig
 from tune_jobs.measure.cost_model import DeviceLimits, LineFit, limits
 from tune_jobs.records import BatchSizeProfile, NoiseScale
+from tune_jobs.reporting.table import say
+from tune_jobs.store import SweepStore
 
 HEADINGS = (
     "batch\nsize",
@@ -21,6 +24,36 @@ HEADINGS = (
 )
 
 
+def report_costs(
+    config: SweepConfig, store: SweepStore, facts: Mapping[str, object], console: Console
+) -> None:
+    """The rows of the measure stage, printed, and as the page that stands until there is a verdict.
+
+    `facts` hold `train_examples`. The drawing is imported here: it takes seconds.
+    """
+    train_examples = facts["train_examples"]
+    assert isinstance(train_examples, int)
+    profiles, noise = store.read_profiles(), store.read_noise_scale()
+    print_costs(profiles, config.memory_margin, train_examples, console)
+    for line in noise_lines(noise):
+        say(console, line)
+    if store.verdict.exists():
+        return
+    from tune_jobs.reporting.page.html import write_report
+
+    write_report(
+        store.folder,
+        [],
+        [],
+        profiles,
+        noise,
+        title=config.name,
+        facts=facts,
+        margin=config.memory_margin,
+        train_examples=train_examples,
+    )
+
+
 def print_costs(
     profiles: Sequence[BatchSizeProfile], margin: float, train_examples: int, console: Console
 ) -> None:
@@ -29,7 +62,7 @@ def print_costs(
         rows = [p for p in profiles if p.device == device]
         console.print(_table(device, rows))
         for line in limit_lines(limits(rows, margin, train_examples)):
-            console.print(line, highlight=False, soft_wrap=True)
+            say(console, line)
         console.print()
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from tune_jobs.store import SweepStore
 
 
 def wide_console() -> Console:
@@ -13,13 +17,30 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=120)
 
 
+def say(console: Console, line: str) -> None:
+    """One line, as it is; a terminal wraps it."""
+    console.print(line, highlight=False, soft_wrap=True)
+
+
 def number(value: float | None, form: str) -> str:
     """The number in the given form, or a dash where there is none."""
     return "-" if value is None else format(value, form)
 
 
-def print_places(places: Sequence[tuple[str, str]], console: Console) -> None:
+def places(store: SweepStore, uri: str | None, whole: bool) -> list[tuple[str, str]]:
+    """Where to look further. `uri` is MLflow's store; `whole` says that no row is missing there."""
+    ui = f"scripts/mlflow_ui (store: {uri})" if uri else "no tracking store was reachable"
+    if uri and uri.startswith("http"):
+        ui = uri
+    return [
+        ("records", store.address),
+        ("report", f"{store.folder}/report.html, python tune_jobs/report.py {store.address}"),
+        ("MLflow UI", ui if whole else f"{ui}; some rows are missing, --resume completes them"),
+    ]
+
+
+def print_places(told: Sequence[tuple[str, str]], console: Console) -> None:
     """Where the records, the report and the UI are."""
     console.print()
-    for what, where in places:
-        console.print(f"{what + ':':<10} {where}", highlight=False, soft_wrap=True)
+    for what, where in told:
+        say(console, f"{what + ':':<10} {where}")

@@ -9,8 +9,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
+from tune_jobs.planning.confirm_plan import missing_runs
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
@@ -44,6 +45,7 @@ from tune_jobs.tuning.waiting import Waiting
 logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
 
 SEARCH, CONFIRM = "search", "confirm"
+CONFIRM_ROUNDS = 3  # what the machine failed is tried again so often
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 # Of all trials together, at the most: Tune saves its whole state at each.
 CHECKPOINTS_A_SECOND = 4.0
@@ -156,6 +158,24 @@ def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
         name = f"{CONFIRM}-{done + 1}"
         tuner = _fresh(stage, name, shared, Listed(runs), FIFOScheduler(), len(runs))
     _fit(tuner, len(runs))
+
+
+def confirm_what_is_missing(
+    stage: Stage, hearing: Callable[[str, int], AbstractContextManager[None]], *, resume: bool
+) -> None:
+    """Confirm until no run is missing; runs that an earlier driver left come first.
+
+    `hearing(CONFIRM, runs in all)` is entered while a round of them runs.
+    """
+    for _ in range(CONFIRM_ROUNDS):
+        trials = stage.store.read_trials()
+        runs = missing_runs(stage.config, trials)
+        if not runs:
+            return
+        made = sum(t.stage == CONFIRM for t in trials)
+        with hearing(CONFIRM, made + len(runs)):
+            confirm(stage, runs, resume=resume)
+        resume = False
 
 
 def _evaluation_threads(

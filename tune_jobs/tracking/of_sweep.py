@@ -1,0 +1,80 @@
+"""MLflow's copy of one sweep: what it is told at the start, what it hears, which files it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.errors import TrackingUnreachable
+from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
+from tune_jobs.store import SweepStore
+from tune_jobs.tracking.mlflow_copy import MlflowCopy, check_reachable, default_uri
+
+FACTS = ("commit", "cluster", "ray_job_id", "submission_id")
+
+
+def reachable_uri(config: SweepConfig, say: Callable[[str], None]) -> str | None:
+    """The store that MLflow is copied to; None when it does not answer, which is told at once.
+
+    Errors:
+        TrackingUnreachable: it does not answer, and the configuration requires it.
+    """
+    uri = config.tracking_uri or default_uri()
+    try:
+        check_reachable(uri)
+    except TrackingUnreachable as error:
+        if config.tracking_required:
+            raise
+        say(f"note: {error}")
+        say("note: going on with the records alone")
+        return None
+    return uri
+
+
+@dataclass(frozen=True)
+class SweepCopy:
+    """Hears a sweep's records. Without a store to copy to (`copy` is None) it does nothing."""
+
+    store: SweepStore
+    copy: MlflowCopy | None
+
+    @classmethod
+    def begin(
+        cls, config: SweepConfig, store: SweepStore, uri: str | None, facts: Mapping[str, object]
+    ) -> SweepCopy:
+        """The parent run is begun, or found again, and the copy's thread runs on return."""
+        if uri is None:
+            return cls(store, None)
+        copy = MlflowCopy(uri, config.experiment, config.name, store.folder / "mlflow.json")
+        params = {f.name: str(getattr(config, f.name)) for f in fields(SweepConfig)}
+        tags = {name: str(facts[name]) for name in FACTS if facts.get(name) is not None}
+        copy.start(params, {"sweep": config.name, **tags})
+        return cls(store, copy)
+
+    def profiles(self, rows: Iterable[BatchSizeProfile]) -> None:
+        """Queue the rows of the measure stage."""
+        if self.copy is not None:
+            for row in rows:
+                self.copy.profile(row)
+
+    def __call__(self, record: Measurement | TrialResult) -> None:
+        """Queue one record of a trial."""
+        if self.copy is None:
+            return
+        if isinstance(record, Measurement):
+            self.copy.measurement(record)
+        else:
+            self.copy.result(record)
+
+    def finish(self, note: str, tags: Mapping[str, str]) -> bool:
+        """Fill what is missing from the store, then close the parent run. True when it is whole."""
+        if self.copy is None:
+            return True
+        store = self.store
+        profiles, noise = store.read_profiles(), store.read_noise_scale()
+        self.copy.complete(store.read_trials(), store.read_measurements(), profiles, noise)
+        files = [store.config, store.environment, store.profiles, store.noise_scale, store.trials]
+        files += [store.measurements, store.verdict]
+        files += [store.folder / "report.html", store.folder / "figures"]
+        return bool(self.copy.finish(note, tags, [f for f in files if f.exists()]))
