@@ -22,24 +22,25 @@ from tune_jobs.data.batches import Indices, split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import UserError
-from tune_jobs.measure import noise_scale
+from tune_jobs.measure import gradient_draws
+from tune_jobs.measure.gradient_draws import (
+    draw,
+    norms_of,
+    points_here,
+    preconditioned_norm,
+    squared_norm,
+)
+from tune_jobs.measure.noise_along_training import default_points, noise_along_training
 from tune_jobs.measure.noise_scale import (
     FEWEST_DRAWS,
     Point,
     Sampling,
     average,
-    default_points,
-    draw,
     fitted,
-    noise_along_training,
-    norms_of,
-    planned_draws,
-    points_here,
-    preconditioned_norm,
-    squared_norm,
     summarize,
     unbiased,
 )
+from tune_jobs.measure.pace import planned_draws
 from tune_jobs.records import NoiseScale
 from tune_jobs.training.loop import RunSettings, TrainingRun
 
@@ -391,7 +392,7 @@ def timed(
     """The raw rows of a run to 2000 examples (63 updates), and the seconds that it took."""
     clock, run = Clock(), make(digits)
     monkeypatch.setattr(time, "perf_counter", clock)
-    monkeypatch.setattr(noise_scale, "draw", clock.slow(draw, draw_seconds))
+    monkeypatch.setattr(gradient_draws, "draw", clock.slow(draw, draw_seconds))
     monkeypatch.setattr(run, "update", clock.slow(run.update, update_seconds))
     points = default_points(4000)
     rows = along(run, points, cap_seconds=cap_seconds, sampling=Sampling(16, 2, 16))

@@ -27,7 +27,8 @@ from tune_jobs import environment
 from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
-from tune_jobs.measure.noise_scale import Sampling, noise_along_training
+from tune_jobs.measure.noise_along_training import noise_along_training
+from tune_jobs.measure.noise_scale import Sampling
 from tune_jobs.records import NoiseScale
 from tune_jobs.training.loop import RunSettings, TrainingRun
 from tune_jobs.training.scaling import scaled_learning_rate, scaling_of

@@ -21,7 +21,7 @@ import torch
 from models.registry import build
 from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import open_dataset
-from tune_jobs.measure import noise_scale
+from tune_jobs.measure.noise_along_training import default_points, noise_along_training
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import device as devices
 from tune_jobs.training.loop import RunSettings, TrainingRun
@@ -134,10 +134,8 @@ def measure_noise(request: NoiseRequest) -> list[NoiseScale]:
     torch.set_num_threads(request.subject.threads)
     device = devices.pick(request.subject.gpus)
     run = training_run(request.subject, request.batch_size, request.micro_batch_size, device)
-    points = noise_scale.default_points(request.budget_examples)
-    return noise_scale.noise_along_training(
-        run, run.stream.indices, points, cap_seconds=request.cap_seconds
-    )
+    points = default_points(request.budget_examples)
+    return noise_along_training(run, run.stream.indices, points, cap_seconds=request.cap_seconds)
 
 
 def training_run(
