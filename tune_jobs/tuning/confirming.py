@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ray import cloudpickle
 from ray.tune.search import Searcher
 
 from tune_jobs.records import ConfirmRun
 from tune_jobs.training.schedule import updates_for
 from tune_jobs.tuning.requests import TrialRequest
+from tune_jobs.tuning.searcher import SavedSearcher
 
 
 def equal_updates(budget_examples: int, batch_sizes: Iterable[int]) -> int:
@@ -36,7 +36,7 @@ def alone(
     }
 
 
-class Listed(Searcher):  # type: ignore[misc]
+class Listed(SavedSearcher):
     """Gives the runs of a list in their order, then ends."""
 
     def __init__(self, runs: Sequence[ConfirmRun]) -> None:
@@ -52,11 +52,3 @@ class Listed(Searcher):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """A list learns nothing."""
-
-    def save(self, checkpoint_path: str) -> None:
-        with open(checkpoint_path, "wb") as file:
-            cloudpickle.dump(self.__dict__, file)
-
-    def restore(self, checkpoint_path: str) -> None:
-        with open(checkpoint_path, "rb") as file:
-            self.__dict__.update(cloudpickle.load(file))
