@@ -11,8 +11,9 @@ from tests import rows
 from tune_jobs.errors import TrackingUnreachable, UserError
 from tune_jobs.reading.table_of_runs import COLUMNS, NamedRow, runs_of_rows
 from tune_jobs.records import TrialResult
-from tune_jobs.tracking.mlflow_copy import MlflowCopy, default_uri
+from tune_jobs.tracking.mlflow_copy import MlflowCopy
 from tune_jobs.tracking.mlflow_experiment import ExperimentRows, read_experiment
+from tune_jobs.tracking.reachable import default_uri
 
 
 @pytest.fixture(scope="module")

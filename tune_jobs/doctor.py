@@ -8,7 +8,7 @@ from pathlib import Path
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import TrackingUnreachable
-from tune_jobs.tracking.mlflow_copy import check_reachable, default_uri
+from tune_jobs.tracking.reachable import check_reachable, default_uri
 
 
 def main() -> int:

@@ -150,8 +150,8 @@ def table_of(options: Options) -> TableOfRuns:
     mapping = mapping_of(options.map)
     if options.table is not None:
         return runs_of_table(options.table, mapping)
-    from tune_jobs.tracking.mlflow_copy import default_uri
     from tune_jobs.tracking.mlflow_experiment import read_experiment
+    from tune_jobs.tracking.reachable import default_uri
 
     assert options.from_mlflow is not None
     experiment = options.from_mlflow

@@ -14,10 +14,10 @@ from typing import Any
 
 from tune_jobs.errors import StoreError, UserError, unknown_name
 from tune_jobs.records import OUTCOMES, STAGES
-from tune_jobs.tracking.mlflow_copy import _client, _sqlite_path, check_reachable
+from tune_jobs.tracking.client import PARENT, connect, search
+from tune_jobs.tracking.reachable import check_reachable, sqlite_path
 
 SECTIONS = ("params", "metrics", "tags")
-PARENT = "mlflow.parentRunId"
 INFINITE = 1e300  # MLflow keeps an infinity as 1.8e308
 
 Cells = dict[str, object]
@@ -85,7 +85,7 @@ def read_experiment(
 
 def _require_store(uri: str) -> None:
     """Refuse a database that MLflow would have to make first."""
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise UserError(
             f"--tracking-uri {uri}: there is no such database; name the one that holds the "
@@ -100,7 +100,7 @@ def _require_store(uri: str) -> None:
 
 def _runs(uri: str, experiment: str) -> Iterator[Any]:
     """Every run of the experiment that is not deleted, the first begun first."""
-    client = _client(uri)
+    client = connect(uri)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -108,18 +108,7 @@ def _runs(uri: str, experiment: str) -> Iterator[Any]:
         if found is None:
             known = [e.name for e in client.search_experiments()]
             raise unknown_name("--from-mlflow: the experiment", experiment, known)
-        token = None
-        while True:
-            page = client.search_runs(
-                [found.experiment_id],
-                max_results=1_000,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+        yield from search(client, found.experiment_id)
     except MlflowException as error:
         raise StoreError(f"MLflow cannot read {uri}: {error}") from error
 

@@ -9,7 +9,8 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.errors import TrackingUnreachable
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
-from tune_jobs.tracking.mlflow_copy import MlflowCopy, check_reachable, default_uri
+from tune_jobs.tracking.mlflow_copy import MlflowCopy
+from tune_jobs.tracking.reachable import check_reachable, default_uri
 
 FACTS = ("commit", "cluster", "ray_job_id", "submission_id")
 
