@@ -2,7 +2,7 @@
 
 A drawing is one panel or several in a grid. Each panel is a figure of its own, so that a page can
 set panels side by side on a wide screen and below one another on a narrow one; the files hold the
-whole grid. This module and `figures.py` are the only ones that import matplotlib.
+whole grid. This room is the only one that imports matplotlib.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#dfe3e8", "#ffffff"
 TIED, RECOMMENDED, LIMIT, ACCENT = "#e3efe6", "#12743c", "#b3400a", "#00708f"
@@ -55,7 +54,7 @@ class Drawing:
     Attributes:
         name: of its files, without suffix.
         heading: what it shows, a few words.
-        caption: the finding, in numbers, for readers and as the text alternative.
+        caption: its one finding, in numbers, and what the marks mean; also the text alternative.
         panels: one matplotlib figure each, all of a row equally high.
         columns: panels in a row on a wide page.
     """
@@ -65,6 +64,14 @@ class Drawing:
     caption: str
     panels: tuple[Figure, ...]
     columns: int = 2
+
+
+def gathered(
+    name: str, heading: str, caption: str, panels: Sequence[Figure | None]
+) -> Drawing | None:
+    """The panels that could be drawn as one drawing; None where none could."""
+    drawn = tuple(p for p in panels if p is not None)
+    return Drawing(name, heading, caption, drawn) if drawn else None
 
 
 @dataclass(frozen=True)
@@ -151,109 +158,6 @@ def panel(
     return figure, axes
 
 
-def batch_axis(axes: Axes, sizes: Sequence[int], *, pad: float = 0.45) -> None:
-    """A log2 axis that names the actual sizes, leaving out names that would touch."""
-    places = [math.log2(s) for s in sizes]
-    low, high = min(places) - pad, max(places) + pad
-    axes.set_xlim(low, high)
-    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-    named: dict[float, str] = {}
-    last = -math.inf
-    for place, size in zip(places, sizes, strict=True):
-        room = 0.07 * (len(str(size)) + 1)
-        if (place - last) / (high - low) * width >= room:
-            named[place], last = str(size), place
-    axes.xaxis.set_major_locator(FixedLocator(list(named)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: named.get(x, "")))
-    axes.xaxis.set_minor_locator(FixedLocator(places))
-
-
-def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    """A log axis from below `low` to above `high` with round ticks: 3 to 7 of them."""
-    low, high = low / 1.25, high * 1.25
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    (axes.set_yscale if which == "y" else axes.set_xscale)("log")
-    (axes.set_ylim if which == "y" else axes.set_xlim)(low, high)
-    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-
-
-def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers within a range of a log axis: the densest series of at most `most`."""
-    found: list[float] = []
-    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
-        if found and len(ticks) > most:
-            break
-        found = ticks
-    every = math.ceil(len(found) / most) if found else 1
-    return found[::every]
-
-
-def amount_axis(axes: Axes, top: float) -> None:
-    """A y axis from zero to above `top`, its numbers short."""
-    axes.set_ylim(0, top * 1.12)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-
-
-def short(value: float) -> str:
-    """A number for a tick: 250, 1.5k, 20k, 3M, 0.05, 2e-05."""
-    if value == 0:
-        return "0"
-    size = abs(value)
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}" if size >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
-
-
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """The values moved apart so that neighbours lie at least `gap` from each other, in order."""
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    placed = [values[i] for i in order]
-    for _ in range(200):
-        moved = False
-        for i in range(len(placed) - 1):
-            short_by = gap - (placed[i + 1] - placed[i])
-            if short_by > 1e-9 * gap:
-                placed[i] -= short_by / 2
-                placed[i + 1] += short_by / 2
-                moved = True
-        if not moved:
-            break
-    result = [0.0] * len(values)
-    for i, value in zip(order, placed, strict=True):
-        result[i] = value
-    return result
-
-
-def label_ends(
-    axes: Axes, ends: Iterable[tuple[float, float, str, str]], *, at_edge: bool = False
-) -> None:
-    """Name lines at their right ends: (x, y, text, colour) in data units, moved apart in y.
-
-    `at_edge` puts the names in a column at the right edge of the axes.
-    """
-    gap_points = 10.5
-    ends = list(ends)
-    if not ends:
-        return
-    to_pixels = axes.transData.transform
-    heights = [float(to_pixels((x, y))[1]) for x, y, _, _ in ends]
-    pixels = gap_points * axes.figure.dpi / 72
-    for (x, y, text, colour), place, height in zip(
-        ends, spread(heights, pixels), heights, strict=True
-    ):
-        offset = (place - height) / pixels * gap_points
-        at, coordinates = ((1.0, y), axes.get_yaxis_transform()) if at_edge else ((x, y), "data")
-        axes.annotate(
-            text, at, (6, offset), xycoords=coordinates, textcoords="offset points",
-            color=colour, va="center", fontsize=8.5, annotation_clip=False,
-        )  # fmt: skip
-
-
 def slug(text: str) -> str:
     """A name for files and links: lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "workload"
@@ -267,13 +171,14 @@ def write(drawing: Drawing, folder: Path) -> Picture:
         image = _grid([_pixels(figure) for figure in drawing.panels], drawing.columns)
     sizes = [figure.get_size_inches() * 72 for figure in drawing.panels]
     sheet = _sheet(svgs, sizes, drawing.columns, glyphs)
-    _replace(folder / f"{drawing.name}.svg", sheet.encode())
-    _replace(folder / f"{drawing.name}.png", _png(image))
+    replace_file(folder / f"{drawing.name}.svg", sheet.encode())
+    replace_file(folder / f"{drawing.name}.png", _png(image))
     panels = tuple(_themed(svg) for svg in svgs)
     return Picture(drawing.name, drawing.heading, drawing.caption, panels, drawing.columns, glyphs)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from tune_jobs.formatting import count, learning_rate, seconds, target_name
+from tune_jobs.formatting import count, learning_rate, target_name
 from tune_jobs.reading.sweep_runs import crossing, runs_to_judge
 from tune_jobs.records import Measurement, NoiseScale, TrialResult
+from tune_jobs.reporting.figures.axes import accuracy_axis, axis_of, log_axis
 from tune_jobs.reporting.figures.drawing import (
     ACCENT,
     INK,
@@ -24,13 +24,10 @@ from tune_jobs.reporting.figures.drawing import (
     SMALL_INCHES,
     Drawing,
     batch_colour,
-    label_ends,
-    log_axis,
     panel,
 )
+from tune_jobs.reporting.figures.marks import band, dots, interval, label_ends, level, note, ring
 
-NICE_ERRORS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.07, 0.05, 0.03, 0.02, 0.015, 0.01, 0.007, 0.005,
-               0.003, 0.002, 0.001, 0.0005)  # fmt: skip
 MOST_POINTS = 60
 DRAWN_KINDS = {"raw": ACCENT, "preconditioned": LIMIT}  # of the noise scale, and their colours
 
@@ -62,14 +59,9 @@ def valleys(
             axes.axvline(rate, color=batch_colour(size), lw=5, alpha=0.18, zorder=0)
         draw(axes, own, found)
         panels.append(figure)
-    caption = _valley_caption(found, target) + _rates_caption(chosen)
-    return Drawing(
-        "learning-rate-valleys",
-        "The learning-rate valley of each batch size",
-        caption,
-        tuple(panels),
-        columns=3,
-    )
+    caption = _valley_caption(found, target) + _marks_of(found, chosen, reached=reached)
+    heading = "The learning-rate valley of each batch size"
+    return Drawing("learning-rate-valleys", heading, caption, tuple(panels), columns=3)
 
 
 def _valley(axes: Axes, trials: Sequence[TrialResult], every: Sequence[TrialResult]) -> None:
@@ -105,15 +97,12 @@ def _accuracy_valley(
 def _mark(
     axes: Axes, places: Mapping[TrialResult, float], best: TrialResult, *, below: bool
 ) -> None:
-    """A point for each trial, a ring round the best with its learning rate."""
+    """A dot for each trial, a ring round the best with its learning rate."""
     colour = batch_colour(best.batch_size)
-    for t, y in places.items():
-        axes.plot(t.learning_rate, y, "o", ms=5, color=colour, mec=PAPER)
+    dots(axes, [t.learning_rate for t in places], list(places.values()), colour)
     at = best.learning_rate, places[best]
-    axes.plot(*at, "o", ms=9.5, mfc="none", mec=INK, mew=1.2)
-    axes.annotate(learning_rate(best.learning_rate), at, (0, -8 if below else 8), fontsize=8,
-                  ha="center", textcoords="offset points",
-                  va="top" if below else "bottom")  # fmt: skip
+    ring(axes, *at)
+    note(axes, learning_rate(best.learning_rate), at, "below" if below else "above", INK)
 
 
 def _name_missed(axes: Axes, missed: Sequence[TrialResult], height: float) -> None:
@@ -125,32 +114,28 @@ def _name_missed(axes: Axes, missed: Sequence[TrialResult], height: float) -> No
         if t.val_accuracy is None or t.outcome not in ("finished", "stopped") or not apart:
             continue
         named.append(x)
-        axes.annotate(f"{t.val_accuracy:.2f}", (t.learning_rate, height), (0, -6), va="top",
-                      textcoords="offset points", ha="center", color=MUTED, fontsize=7)  # fmt: skip
+        note(axes, f"{t.val_accuracy:.2f}", (t.learning_rate, height), "below", gap=6, fontsize=7)
 
 
 def _valley_caption(trials: Sequence[TrialResult], target: float | None) -> str:
-    missed = sum(not t.examples_to_target for t in trials)
-    if missed == len(trials):
-        return (
-            f"Last validation accuracy against learning rate: none of {missed} search trials "
-            f"reached {target_name(target)}. Rings: the best of each batch size."
-        )
-    text = (
-        f"Examples to {target_name(target)} against learning rate, {len(trials)} search trials. "
-        "Rings: the best of each batch size."
-    )
-    if missed:
-        text += (
-            f" At the top: {missed} trials that did not reach it, with their last validation "
-            "accuracy (crosses: diverged or failed)."
-        )
-    return text
+    """How many of the search trials reached the target."""
+    reached = sum(bool(t.examples_to_target) for t in trials)
+    if not reached:
+        none = f"none of {len(trials)} search trials reached {target_name(target)}"
+        return f"Last validation accuracy: {none}."
+    of_all = f"{reached} of {len(trials)} search trials"
+    return f"Examples to {target_name(target)}: {of_all} reached it."
 
 
-def _rates_caption(chosen: Mapping[int, float | None]) -> str:
-    known = [f"{learning_rate(r)} at {size}" for size, r in sorted(chosen.items()) if r is not None]
-    return f" Shaded: the rate confirmed ({', '.join(known)})." if known else ""
+def _marks_of(
+    trials: Sequence[TrialResult], chosen: Mapping[int, float | None], *, reached: bool
+) -> str:
+    marks = ["Rings: the best of each batch size"]
+    if any(rate is not None for rate in chosen.values()):
+        marks.append("shaded: the rate confirmed")
+    if reached and not all(t.examples_to_target for t in trials):
+        marks.append("at the top: not reached, with the last accuracy (crosses: diverged, failed)")
+    return f" {'; '.join(marks)}."
 
 
 @dataclass(frozen=True)
@@ -213,70 +198,40 @@ def _curve(batch_size: int, runs: Sequence[np.ndarray]) -> Curve:
 def _curves_panel(found: Sequence[Curve], target: float | None, x_label: str) -> Figure:
     figure, axes = panel("validation accuracy", x_label, right=0.45)
     log_axis(axes, "x", min(c.x[0] for c in found), max(c.x[-1] for c in found) / 1.2)
-    errors = np.concatenate([1 - np.concatenate([c.low, c.high]) for c in found])
-    accuracy_axis(axes, "y", float(1 - errors.max()), float(1 - max(errors.min(), 1e-4)))
+    accuracy_axis(axes, "y", min(c.low.min() for c in found), max(c.high.max() for c in found))
     if target is not None:
-        axes.axhline(axis_of(target), color=RECOMMENDED, lw=1.1)
-        axes.annotate(f"target {target_name(target)}", (0.01, axis_of(target)), (0, 3),
-                      xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-                      color=RECOMMENDED, fontsize=8)  # fmt: skip
+        level(axes, axis_of(target), f"target {target_name(target)}", RECOMMENDED)
+    ends = []
     for c in found:
         colour = batch_colour(c.batch_size)
-        axes.fill_between(c.x, _axis(c.low), _axis(c.high), color=colour, alpha=0.13, lw=0)
-        axes.plot(c.x, _axis(c.middle), color=colour)
-    ends = [(c.x[-1], float(_axis(c.middle)[-1])) for c in found]
-    label_ends(axes, [(*at, str(c.batch_size), batch_colour(c.batch_size))
-                      for at, c in zip(ends, found, strict=True)], at_edge=True)  # fmt: skip
+        low, middle, high = ([axis_of(a) for a in line] for line in (c.low, c.middle, c.high))
+        axes.fill_between(c.x, low, high, color=colour, alpha=0.13, lw=0)
+        axes.plot(c.x, middle, color=colour)
+        ends.append((c.x[-1], middle[-1], str(c.batch_size), colour))
+    label_ends(axes, ends, at_edge=True)
     return figure
 
 
-def axis_of(accuracy: float) -> float:
-    """Where an accuracy stands on an accuracy axis: equal steps are equal factors of the error."""
-    return -math.log10(max(1 - accuracy, 1e-4))
-
-
-def _axis(accuracies: np.ndarray) -> np.ndarray:
-    return np.asarray(-np.log10(np.maximum(1 - accuracies, 1e-4)))
-
-
-def accuracy_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    """An axis for `axis_of`, named in accuracies, logarithmic in the error."""
-    first, last = axis_of(low) - 0.04, axis_of(high) + 0.06
-    (axes.set_ylim if which == "y" else axes.set_xlim)(first, last)
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    ticks = [1 - e for e in NICE_ERRORS if first <= -math.log10(e) <= last]
-    every = math.ceil(len(ticks) / 7) if ticks else 1
-    named = {axis_of(t): f"{t:.4g}" for t in ticks[::-1][::every]}
-    axis.set_major_locator(FixedLocator(list(named)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: named.get(x, "")))
-    axis.set_minor_locator(NullLocator())
-
-
-def _first(found: Sequence[Curve], target: float) -> tuple[int, float] | None:
-    """The batch size whose median curve is first to the target, and where; None if none is."""
+def _first(found: Sequence[Curve], target: float) -> int | None:
+    """The batch size whose median curve is first to the target; None if none reaches it."""
     at = {c.batch_size: crossing(tuple(zip(c.x, c.middle, strict=True)), target) for c in found}
     reached = {size: x for size, x in at.items() if x is not None}
-    first = min(reached, key=reached.__getitem__, default=None)
-    return None if first is None else (first, reached[first])
+    return min(reached, key=reached.__getitem__, default=None)
 
 
 def _curves_caption(
     by_examples: Sequence[Curve], by_seconds: Sequence[Curve], target: float | None
 ) -> str:
-    text = (
-        f"Validation accuracy of {len(by_examples)} batch sizes: the median over seeds, the band "
-        "from the least to the most of them."
-    )
+    marks = "Lines: medians over seeds; bands: from the least to the most of them."
     if target is None:
-        return text
-    examples, train_seconds = _first(by_examples, target), _first(by_seconds, target)
-    if examples is None or train_seconds is None:
-        return f"{text} No median curve reaches {target_name(target)}."
-    return (
-        f"{text} First to {target_name(target)} in examples: batch size {examples[0]}, at about "
-        f"{count(examples[1])}; in seconds: batch size {train_seconds[0]}, at about "
-        f"{seconds(train_seconds[1])}."
-    )
+        return f"Validation accuracy of {len(by_examples)} batch sizes. {marks}"
+    in_examples, in_seconds = _first(by_examples, target), _first(by_seconds, target)
+    if in_examples is None or in_seconds is None:
+        return f"No median curve reaches {target_name(target)}. {marks}"
+    both = f"{in_examples} in examples, {in_seconds} in seconds"
+    if in_examples == in_seconds:
+        both = f"{in_examples}, in examples and in seconds"
+    return f"First to {target_name(target)}: batch size {both}. {marks}"
 
 
 def noise_along_run(
@@ -287,63 +242,44 @@ def noise_along_run(
     Args:
         critical: low end, value and high end of the critical batch size, in examples.
     """
-    useful = [n for n in noise if n.useful and n.noise_scale and n.noise_scale > 0]
-    if len({n.examples_seen for n in useful}) < 2:
+    useful = sorted((n for n in noise if n.useful and n.noise_scale and n.noise_scale > 0),
+                    key=lambda n: n.examples_seen)  # fmt: skip
+    if not useful or useful[0].examples_seen == useful[-1].examples_seen:
         return None
     figure, axes = panel("noise scale, examples", "examples seen", right=1.05)
     scales = [n.noise_scale or math.nan for n in useful]
     beside = [critical[1]] if critical else []
-    log_axis(axes, "x", min(n.examples_seen for n in useful), max(n.examples_seen for n in useful))
+    log_axis(axes, "x", useful[0].examples_seen, useful[-1].examples_seen)
     log_axis(axes, "y", min(scales + beside) / 1.5, max(scales + beside) * 1.5)
     ends: list[tuple[float, float, str, str]] = []
     for kind, colour in DRAWN_KINDS.items():
-        own = sorted((n for n in useful if n.kind == kind), key=lambda n: n.examples_seen)
+        own = {n: n.noise_scale or math.nan for n in useful if n.kind == kind}
         if own:
-            _noise_line(axes, own, colour)
-            ends.append((own[-1].examples_seen, own[-1].noise_scale or math.nan, kind, colour))
+            axes.plot([n.examples_seen for n in own], list(own.values()), "o-", color=colour,
+                      ms=4.5, lw=1.2)  # fmt: skip
+            ends.append((1.0, list(own.values())[-1], kind, colour))
+        for n in own:
+            interval(axes, n.examples_seen, n.low, n.high, colour)
     if critical is not None:
-        least, most = axes.get_ylim()
-        axes.axhspan(max(critical[0], least), min(critical[2], most), color=INK, alpha=0.06, lw=0,
-                     zorder=0)  # fmt: skip
-        axes.axhline(critical[1], color=INK, lw=0.9, zorder=1)
+        band(axes, "y", *critical)
         ends.append((1.0, critical[1], "critical batch", INK))
     label_ends(axes, ends, at_edge=True)
-    caption = _noise_caption(useful, critical)
+    caption = _noise_caption(useful) + ("; band: the critical batch size." if critical else ".")
     return Drawing("noise-scale", "Gradient noise scale along a run", caption, (figure,))
 
 
-def _noise_line(axes: Axes, own: Sequence[NoiseScale], colour: str) -> None:
-    xs, ys = [n.examples_seen for n in own], [n.noise_scale or math.nan for n in own]
-    axes.plot(xs, ys, "o-", color=colour, ms=4.5, lw=1.2)
-    top = axes.get_ylim()[1]
-    for n in own:
-        if n.low is not None:
-            high = top if n.high is None else n.high
-            axes.plot([n.examples_seen] * 2, [n.low, high], color=colour, lw=1.1, alpha=0.7)
-
-
-def _noise_caption(
-    useful: Sequence[NoiseScale], critical: tuple[float, float, float] | None
-) -> str:
+def _noise_caption(useful: Sequence[NoiseScale]) -> str:
+    """How the noise scale of each kind moves, and its average over the run."""
     told = []
     for kind in DRAWN_KINDS:
-        own = sorted((n for n in useful if n.kind == kind), key=lambda n: n.examples_seen)
+        own = [_alone(n) for n in useful if n.kind == kind]
         if own:
-            over = [n for n in useful if n.kind == f"{kind}_average"]
-            told.append(f"{kind.capitalize()}: {_from_to(own[0], own[-1])}{_on_average(over)}.")
-    if critical is not None:
-        low, value, high = critical
-        told.append(f"The critical batch size, from runs, is {count(value, low, high)} (band).")
-    return f"{' '.join(told)} Lines are 95 % intervals."
+            average = [_alone(n) for n in useful if n.kind == f"{kind}_average"][-1:]
+            over = "".join(f" ({value} over the run)" for value in average)
+            told.append(f"{kind} from {own[0]} to {own[-1]}{over}")
+    return f"{'; '.join(told).capitalize()}. Upright lines: 95 % intervals"
 
 
-def _from_to(first: NoiseScale, last: NoiseScale) -> str:
-    return (
-        f"{count(first.noise_scale, first.low, first.high)} after "
-        f"{count(first.examples_seen)} examples, {count(last.noise_scale, last.low, last.high)} "
-        f"after {count(last.examples_seen)}"
-    )
-
-
-def _on_average(rows: Sequence[NoiseScale]) -> str:
-    return "".join(f"; {count(n.noise_scale, n.low, n.high)} over the run" for n in rows[-1:])
+def _alone(row: NoiseScale) -> str:
+    """The value with the digits that its interval supports."""
+    return count(row.noise_scale, row.low, row.high).split(" [")[0]

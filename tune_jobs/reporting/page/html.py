@@ -9,7 +9,6 @@ own policy forbids scripts and requests.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,13 +25,15 @@ from tune_jobs.reporting.figures.drawing import (
     batch_colour,
     colours_of,
     dark_colour,
+    replace_file,
     slug,
     style,
     variable,
     write,
 )
+from tune_jobs.reporting.figures.evidence import Evidence
 from tune_jobs.reporting.figures.training_figures import noise_along_run
-from tune_jobs.reporting.figures.verdict_figures import Evidence, drawings
+from tune_jobs.reporting.figures.verdict_figures import drawings
 from tune_jobs.reporting.page import sections
 from tune_jobs.reporting.page.markup import Markup, element, joined
 from tune_jobs.verdicts import Verdict
@@ -258,9 +259,7 @@ def _replaced(folder: Path, page: str, names: set[str]) -> Path:
     """Put the page in place, then remove the figures that only the page before it had."""
     path = folder / "report.html"
     before = re.findall(r'data-figure="([a-z0-9-]+)"', path.read_text()) if path.exists() else []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page)
-    os.replace(temporary, path)
+    replace_file(path, page.encode())
     for name in set(before) - names:
         for suffix in ("png", "svg"):
             (folder / "figures" / f"{name}.{suffix}").unlink(missing_ok=True)
