@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,22 @@ def test_an_unreachable_server_is_told_at_once_with_its_address_and_a_remedy() -
     assert time.monotonic() - began < 3
     for part in (uri, "/health", "refused", "mlflow server"):
         assert part in str(refused.value)
+
+
+def test_a_port_that_does_not_speak_http_is_told_like_a_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            caller, _ = listener.accept()
+            with caller:
+                caller.recv(1_000)
+                caller.sendall(b"220 mail.example\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(TrackingUnreachable, match="220 mail"):
+            check_reachable(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
 
 
 def test_a_sqlite_store_wants_a_folder_that_can_be_written(tmp_path: Path) -> None:

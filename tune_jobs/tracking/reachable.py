@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -49,7 +50,7 @@ def _check_server(uri: str, timeout_seconds: float) -> None:
         if error.code == 403:
             remedy = "start the server with this host in --allowed-hosts"
         error.close()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         failed = f"failed ({getattr(error, 'reason', None) or error})"
     raise TrackingUnreachable(f"tracking server {uri!r}: GET {health} {failed}; {remedy}")
 
