@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from markupsafe import Markup
+
 from tune_jobs.measure.cost_model import DeviceLimits, limits
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.costs import limit_lines
@@ -35,7 +37,7 @@ from tune_jobs.reporting.figures.evidence import Evidence
 from tune_jobs.reporting.figures.training_figures import noise_along_run
 from tune_jobs.reporting.figures.verdict_figures import drawings
 from tune_jobs.reporting.page import sections
-from tune_jobs.reporting.page.markup import Markup, element, joined
+from tune_jobs.reporting.page.markup import element, joined
 from tune_jobs.verdicts import Verdict
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

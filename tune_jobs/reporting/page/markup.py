@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
+from markupsafe import Markup, escape
 
 EMPTY = frozenset({"meta", "br", "hr", "link"})
-
-
-class Markup(str):
-    """Text that is HTML already, made by `element`."""
-
-    __slots__ = ()
-
-
-def safe(part: object) -> str:
-    """Markup as it is, anything else as escaped text; None is nothing."""
-    if part is None:
-        return ""
-    return part if isinstance(part, Markup) else escape(str(part))
 
 
 def element(name: str, *parts: object, **attributes: object) -> Markup:
@@ -36,5 +23,5 @@ def element(name: str, *parts: object, **attributes: object) -> Markup:
 
 
 def joined(*parts: object) -> Markup:
-    """The parts one after the other, each escaped where it is not markup."""
-    return Markup("".join(safe(part) for part in parts))
+    """The parts one after the other, each escaped where it is not markup; None is nothing."""
+    return Markup("".join(escape(part) for part in parts if part is not None))

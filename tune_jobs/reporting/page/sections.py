@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from tune_jobs.formatting import DASH, count, learning_rate, quantity, seconds, target_name
 from tune_jobs.records import BatchSizeProfile
 from tune_jobs.reporting.figures.drawing import Picture, batch_colour, variable
-from tune_jobs.reporting.page.markup import Markup, element, joined
+from tune_jobs.reporting.page.markup import element, joined
 from tune_jobs.reporting.terminal import QUANTITIES
 from tune_jobs.verdicts import (
     BatchSizeVerdict,
