@@ -27,6 +27,7 @@ from tests.simulated_report import (
     verdict_of,
 )
 from tune_jobs.reporting.page.html import file_names, principal, write_report
+from tune_jobs.reporting.page.markup import element
 from tune_jobs.verdicts import CriticalBatchSize, Verdict
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 256, 512)
@@ -166,6 +167,17 @@ def test_a_name_from_data_is_escaped_wherever_it_appears(tmp_path: Path) -> None
     found = Page(path.read_text())
     assert not found.all("script")
     assert found.text.count("&lt;script&gt;") > 8 and "<script" not in found.text
+
+
+def test_an_element_escapes_its_text_and_attributes_and_leaves_out_what_is_none() -> None:
+    inner = element("b", "<&>", None, 0)
+    assert inner == "<b>&lt;&amp;&gt;0</b>"
+    assert element("p", inner, id=None, class_="x", aria_label='"<i>') == (
+        f'<p class="x" aria-label="&#34;&lt;i&gt;">{inner}</p>')  # fmt: skip
+    assert (
+        element("a", href=inner) == '<a href="&lt;b&gt;&amp;lt;&amp;amp;&amp;gt;0&lt;/b&gt;"></a>'
+    )
+    assert element("br") == "<br>"
 
 
 def test_a_table_of_runs_alone_gives_the_figures_it_can_and_no_word_of_the_others(

@@ -36,7 +36,7 @@ from tune_jobs.reporting.figures.drawing import (
 from tune_jobs.reporting.figures.evidence import Evidence
 from tune_jobs.reporting.figures.training_figures import noise_along_run
 from tune_jobs.reporting.figures.verdict_figures import drawings
-from tune_jobs.reporting.page import sections
+from tune_jobs.reporting.page import sections, tables
 from tune_jobs.reporting.page.markup import element, joined
 from tune_jobs.verdicts import Verdict
 
@@ -172,15 +172,15 @@ def _body(
     facts: Mapping[str, object],
     title: str,
 ) -> Markup:
-    parts: list[Markup] = [element("header", element("h1", title))]
+    parts: list[Markup | None] = [element("header", element("h1", title))]
     if not shown:
         parts.append(_costs(known, profiles, pictures.get("", ())))
     names = file_names(shown)
-    parts.append(sections.answers_table(verdicts, names))
+    parts.append(sections.answers_section(verdicts, names))
     for workload, verdict in shown.items():
         parts.append(_workload(verdict, names[workload], pictures[workload]))
-    clocks = [sections.clock_table(v) for v in shown.values()]
-    costs = [sections.profile_table(profiles)] if shown else []
+    clocks = [tables.of_clocks(v) for v in shown.values()]
+    costs = [tables.of_profiles(profiles)] if shown else []
     parts.append(sections.facts_section(facts, *clocks, *costs))
     everything = [p for found in pictures.values() for p in found]
     parts.append(sections.records_section(folder, everything))
@@ -201,7 +201,7 @@ def _workload(verdict: Verdict, name: str, pictures: Sequence[Picture]) -> Marku
         element("h2", verdict.workload),
         sections.answer_box(verdict),
         sections.warnings_box(verdict.warnings),
-        sections.table_by_batch_size(verdict),
+        tables.by_batch_size(verdict),
         *(sections.figure(picture) for picture in pictures),
         sections.sensitivity_section(verdict),
         sections.statistics_section(verdict),
@@ -223,7 +223,7 @@ def _costs(
         told.append(element("h2", f"What an update costs on {one.device}"))
         told += [element("p", line) for line in limit_lines(one)]
     drawn = [sections.figure(picture) for picture in pictures]
-    return element("section", *told, sections.profile_table(profiles), *drawn)
+    return element("section", *told, tables.of_profiles(profiles), *drawn)
 
 
 def _page(title: str, body: Markup, colours: Iterable[str]) -> str:
