@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,18 @@ from tune_jobs.reporting.figures.drawing import (
     batch_colour,
     gathered,
     panel,
+    slug,
 )
 from tune_jobs.reporting.figures.marks import DASHED, DOTTED, curve, interval, level, note, point
+
+
+def by_device(
+    profiles: Sequence[BatchSizeProfile], known: Sequence[DeviceLimits]
+) -> Iterator[tuple[list[BatchSizeProfile], DeviceLimits, str]]:
+    """Of each device type its profiles, its limits, and what the names of its figures end in."""
+    for one in known:
+        suffix = f"-{slug(one.device)}" if len(known) > 1 else ""
+        yield [p for p in profiles if p.device == one.device], one, suffix
 
 
 def measure_drawings(

@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tune_jobs.formatting import target_name
-from tune_jobs.measure.cost_model import DeviceLimits
 from tune_jobs.records import TargetRun
 from tune_jobs.reporting.figures.axes import (
     accuracy_axis,
@@ -26,7 +25,7 @@ from tune_jobs.reporting.figures.axes import (
     log_axis,
     plain_axis,
 )
-from tune_jobs.reporting.figures.cost_figures import cost_drawing
+from tune_jobs.reporting.figures.cost_figures import by_device, cost_drawing
 from tune_jobs.reporting.figures.drawing import (
     INK,
     MUTED,
@@ -35,7 +34,6 @@ from tune_jobs.reporting.figures.drawing import (
     batch_colour,
     gathered,
     panel,
-    slug,
 )
 from tune_jobs.reporting.figures.evidence import Evidence, plain_name, principal_quantity, unit_of
 from tune_jobs.reporting.figures.marks import (
@@ -62,7 +60,7 @@ def drawings(evidence: Evidence) -> Iterator[Drawing]:
     makers: tuple[Callable[[], Drawing | None], ...] = (
         lambda: to_target(evidence, principal_quantity(verdict)),
         lambda: updates_and_examples(evidence),
-        *(partial(cost_of_device, evidence, known) for known in evidence.limits),
+        *(partial(cost_drawing, *own) for own in by_device(evidence.profiles, evidence.limits)),
         lambda: valleys(evidence.trials, chosen, verdict.target),
         lambda: rates(evidence),
         lambda: learning_curves(evidence.trials, evidence.measurements, verdict.target),
@@ -75,13 +73,6 @@ def drawings(evidence: Evidence) -> Iterator[Drawing]:
         drawing = make()
         if drawing is not None:
             yield drawing
-
-
-def cost_of_device(evidence: Evidence, known: DeviceLimits) -> Drawing | None:
-    """Throughput and memory of one device type."""
-    own = [p for p in evidence.profiles if p.device == known.device]
-    suffix = f"-{slug(known.device)}" if len(evidence.limits) > 1 else ""
-    return cost_drawing(own, known, suffix)
 
 
 # --- learning-rate rule -----------------------------------------------------------------------

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from tune_jobs.measure.cost_model import DeviceLimits, limits
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.costs import limit_lines
-from tune_jobs.reporting.figures.cost_figures import measure_drawings
+from tune_jobs.reporting.figures.cost_figures import by_device, measure_drawings
 from tune_jobs.reporting.figures.drawing import (
     DARK,
     Drawing,
@@ -109,9 +109,8 @@ def _cost_drawings(
     known: Sequence[DeviceLimits],
     noise: Sequence[NoiseScale] = (),
 ) -> Iterator[Drawing]:
-    for one in known:
-        suffix = f"-{slug(one.device)}" if len(known) > 1 else ""
-        yield from measure_drawings([p for p in profiles if p.device == one.device], one, suffix)
+    for own in by_device(profiles, known):
+        yield from measure_drawings(*own)
     along = noise_along_run(noise, None)
     if along is not None:
         yield along
