@@ -1,6 +1,6 @@
 """A sweep's trials on simulated nodes, run by test_simulated_cluster.py in a process of its own.
 
-Eight nodes of eight pretended GPUs: 40 of type A100, 24 of type T4. Trials train nothing. Prints
+Five nodes of eight pretended GPUs: 24 of type A100, 16 of type T4. Trials train nothing. Prints
 one JSON object. All nodes share this machine, so that what is seen is placement, not speed.
 
 python -m tests.simulated_sweep FOLDER
@@ -13,6 +13,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster as RayCluster
 from ray.core.generated import autoscaler_pb2
-from ray.util import placement_group, remove_placement_group
+from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from tests import rows
@@ -36,7 +37,6 @@ from tune_jobs.tuning.waiting import SAY
 A100, T4 = ("A100", 81_920.0), ("T4", 16_384.0)
 CPUS, GPUS = 32, 8
 SIZES, SEEDS = (16, 64, 1024), (1,)
-NEIGHBOUR_SECONDS = 6.0
 PATIENCE_SECONDS = 30.0
 
 
@@ -77,10 +77,24 @@ def null_trainable(folder: Path, seconds: float, saves: bool = True) -> Any:
     return make
 
 
-def placed(groups: list[PlacementGroup]) -> int:
-    """How many of them found room in time. `ready()` would start a process for each."""
+def eventually(happens: Callable[[], object]) -> bool:
+    """Whether it comes to that in time."""
     until = time.monotonic() + PATIENCE_SECONDS
-    return sum(g.wait(timeout_seconds=max(1.0, until - time.monotonic())) for g in groups)
+    while not happens() and time.monotonic() < until:
+        time.sleep(0.1)
+    return bool(happens())
+
+
+def placed(groups: list[PlacementGroup], seconds: float = PATIENCE_SECONDS) -> int:
+    """How many of them found room in time. `ready()` would start a process for each."""
+    until = time.monotonic() + seconds
+    return sum(g.wait(timeout_seconds=max(0.1, until - time.monotonic())) for g in groups)
+
+
+def waiting_runs() -> int:
+    """How many placement groups of a whole GPU, as confirm runs ask for, have no room yet."""
+    pending = [g for g in placement_group_table().values() if g["state"] == "PENDING"]
+    return sum(group["bundles"][0].get("GPU") == 1 for group in pending)
 
 
 def packing(bundle: dict[str, float]) -> dict[str, float]:
@@ -112,6 +126,7 @@ def search(stage: stages.Stage, cluster: RayCluster, log: Path) -> str:
     killer.start()
     stages.search(stage, resume=False)
     killer.join(PATIENCE_SECONDS)
+    assert eventually(lambda: lost[0] not in {node["NodeID"] for node in alive()})
     return lost[0]
 
 
@@ -125,31 +140,40 @@ def drain() -> str:
     return str(node)
 
 
-def confirm(stage: stages.Stage) -> str:
-    """Confirm while a neighbour holds a part of every GPU of the type for some seconds, and a node
-    is about to go. Returns that node's id."""
+def confirm(stage: stages.Stage) -> tuple[str, int]:
+    """Confirm while a neighbour holds a part of every GPU of the type, and a node is about to go.
+
+    The neighbours leave once every run waits. Returns the node's id, and how many runs waited.
+    """
     share = {"GPU": 0.5, "accelerator_type:A100": 0.001}
     neighbours = [placement_group([share]) for _ in range(int(cluster_now().places_for(share)))]
-    placed(neighbours)
+    placed(neighbours, seconds=5)  # a lost trial may leave its share reserved: not all find room
+    for group in neighbours:
+        if placement_group_table(group)["state"] == "PENDING":
+            remove_placement_group(group)
+    waited = []
 
     def leave() -> None:
-        time.sleep(NEIGHBOUR_SECONDS)
+        eventually(lambda: waiting_runs() == len(runs))
+        waited.append(waiting_runs())
         for group in neighbours:
             remove_placement_group(group)
         (stage.store.folder / "left_at").write_text(str(time.time()))
 
     going = drain()
-    threading.Thread(target=leave).start()
     runs = [ConfirmRun(size, 1e-3, 1e-3, seed) for seed in SEEDS for size in SIZES]
+    leaving = threading.Thread(target=leave)
+    leaving.start()
     stages.confirm(stage, runs, resume=False)
-    return going
+    leaving.join()
+    return going, waited[0]
 
 
 def main(folder: Path) -> None:
     cluster = RayCluster()
     cluster.add_node(num_cpus=0, num_gpus=0)
-    for k in range(8):
-        kind = "A100" if k < 5 else "T4"
+    for k in range(5):
+        kind = "A100" if k < 3 else "T4"
         cluster.add_node(
             num_cpus=CPUS, num_gpus=GPUS, resources={f"accelerator_type:{kind}": 1}, wait=False,
             object_store_memory=80 * 2**20, memory=4 * 2**30,
@@ -178,7 +202,7 @@ def main(folder: Path) -> None:
     told["searched"] = [(t.name, t.outcome, t.examples_seen) for t in store.read_trials()]
     heard: list[str] = []
     SAY[config.name] = heard.append
-    told["going"], told["heard"] = confirm(stage), heard
+    (told["going"], told["waited"]), told["heard"] = confirm(stage), heard
     told["confirmed"] = [
         (t.batch_size, t.seed, t.outcome) for t in store.read_trials() if t.stage == "confirm"
     ]

@@ -1,4 +1,4 @@
-"""Placement on eight simulated nodes with 64 pretended GPUs of two types. What has to hold:
+"""Placement on five simulated nodes with 40 pretended GPUs of two types. What has to hold:
 
 1. shares of a GPU never span two, and the cluster holds as many as was predicted;
 2. a batch size that fits one type only goes to that type; confirm runs all go to one type;
@@ -61,10 +61,10 @@ def steps(told: dict[str, Any], stage: str) -> list[dict[str, Any]]:
 
 
 def test_the_cluster_holds_as_many_shares_as_was_predicted(told: dict[str, Any]) -> None:
-    assert told["cluster"] == "9 nodes, 256 CPUs, 64 GPUs"
+    assert told["cluster"] == "6 nodes, 160 CPUs, 40 GPUs"
     assert told["requests"]["16"] == {"CPU": 1.0, "GPU": 0.25}
     assert told["packing"] == {
-        "predicted": 256, "placed": 256, "free_gpus": 0.0, "room_for_more": False,
+        "predicted": 160, "placed": 160, "free_gpus": 0.0, "room_for_more": False,
     }  # fmt: skip
 
 
@@ -92,6 +92,7 @@ def test_types_are_kept_apart(told: dict[str, Any]) -> None:
 
 def test_confirm_runs_are_alone_and_wait_for_it(told: dict[str, Any]) -> None:
     runs = steps(told, "confirm")
+    assert told["waited"] == len(SIZES) * len(SEEDS)
     assert min(line["began"] for line in runs) >= told["left_at"]
     by_gpu: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for line in runs:
