@@ -1,10 +1,12 @@
-"""What several test files share."""
+"""What several test files share, and which of them are slow."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -37,3 +39,40 @@ def s3_port() -> Iterator[int]:
     """A real S3 server on loopback with an empty bucket `sweeps`."""
     with s3_server() as port:
         yield port
+
+
+# `--quick` leaves out what is marked slow or cluster. The rule is kept here: these fixtures make a
+# test slow, and a test that is not marked cannot start what these words name.
+_SLOW_FIXTURES = {"fresh"}
+_SLOW_COMMANDS = (
+    "gcs_server", "raylet", "measure.fresh", "simulated_sweep", "local.sh", "mlflow server",
+)  # fmt: skip
+_quick: list[str] = []  # the test that runs, where it is not marked
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("slow", "cluster"))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if _SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _quick[:] = [] if _is_slow(item) else [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        _quick.clear()
+
+
+def _refuse_slow_commands(event: str, arguments: tuple[Any, ...]) -> None:
+    if _quick and event == "subprocess.Popen":
+        words = arguments[1] if isinstance(arguments[1], str) else " ".join(map(str, arguments[1]))
+        started = [word for word in _SLOW_COMMANDS if word in words]
+        assert not started, f"{_quick[0]} starts {started[0]}: mark it slow"
+
+
+sys.addaudithook(_refuse_slow_commands)
