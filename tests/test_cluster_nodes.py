@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tune_jobs.records import STATUSES, TrialResult
+from tune_jobs.records import TrialResult
 from tune_jobs.store import SweepStore
+from tune_jobs.verdicts import STATUSES
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES, SEEDS, BUDGET = (16, 64), 3, 75_008

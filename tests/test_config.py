@@ -5,12 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tune_jobs.command_line import flag_names, parse
-from tune_jobs.config import requested_gpus, resolve, to_toml, validate_against_data
+from tune_jobs.config import (
+    SweepConfig,
+    requested_gpus,
+    resolve,
+    resumed,
+    to_toml,
+    validate_against_data,
+)
 from tune_jobs.errors import UserError
 from tune_jobs.store import SweepStore
 
@@ -77,6 +87,9 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     file.write_text("trials = = 3\n")
     with pytest.raises(UserError, match="not valid TOML"):
         resolve(file, {})
+    file.write_bytes(b'name = "\xff"\n')
+    with pytest.raises(UserError, match="not valid TOML: 'utf-8' codec"):
+        resolve(file, {})
     with pytest.raises(UserError, match="No such file"):
         resolve(tmp_path / "none.toml", {})
 
@@ -87,6 +100,37 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
     file.write_text(to_toml(config))
     assert resolve(file, {}) == config
     assert tomllib.loads(to_toml(config))["batch_sizes"] == [8, 32]
+
+
+@given(st.text())
+@example("two\nlines")
+@example("\"quoted\"\\ and 'quoted'\r\n\t")
+@example("\x00\x1b\x7f\x85\u2028 ünï \N{SNOWMAN} \N{GRINNING FACE}")
+def test_any_text_reads_back_as_itself_and_what_is_missing_is_left_out(text: str) -> None:
+    config = replace(SweepConfig(), data_dir=text, accelerator=text)
+    written = {k: v for k, v in asdict(config).items() if v is not None}
+    assert tomllib.loads(to_toml(config)) == written | {"batch_sizes": [16, 32, 64, 128, 256, 512]}
+    assert written.keys() < asdict(config).keys()
+
+
+def test_a_file_that_an_earlier_version_wrote_still_resolves(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        'name = "x"\nbatch_sizes = [8, 32]\nfirst_rung_fraction = 0.3333333333333333\n'
+        'noise_scale = true\ndata_dir = "a\\\\b \\"c\\""\nlearning_rate_span = 1e+01\n'
+    )
+    config = resolve(file, {})
+    assert (config.batch_sizes, config.data_dir) == ((8, 32), 'a\\b "c"')
+    assert (config.first_rung_fraction, config.learning_rate_span) == (1 / 3, 10.0)
+
+
+def test_a_sweep_taken_up_is_the_one_that_was_begun() -> None:
+    before = resolve(None, {"trials": 12, "seeds": 3})
+    assert resumed(before, {"seeds": 5, "tracking_uri": "x"}).seeds == 5
+    assert resumed(before, {"trials": 12}) == before
+    for flags in ({"trials": 13}, {"seeds": 2}, {"model": "mlp"}):
+        with pytest.raises(UserError, match=r"--resume with .* the sweep was begun with"):
+            resumed(before, flags)
 
 
 def test_a_batch_size_over_the_training_split_is_refused() -> None:

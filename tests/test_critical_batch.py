@@ -14,7 +14,8 @@ import pytest
 from tests import rows
 from tune_jobs.judging.critical_batch import closed_form, fit_critical_batch, noise_summaries
 from tune_jobs.measure.cost_model import LineFit, fit_line
-from tune_jobs.records import CriticalBatchSize, TargetRun
+from tune_jobs.records import TargetRun
+from tune_jobs.verdicts import CriticalBatchSize
 
 SIZES = (16, 32, 64, 128, 256, 512)
 CRITICAL, LEAST = 80.0, 100.0

@@ -11,7 +11,8 @@ from scipy import stats
 
 from tests import rows
 from tune_jobs.judging.generalization import difference_p, generalization, holm, observed
-from tune_jobs.records import Generalization, TargetRun
+from tune_jobs.records import TargetRun
+from tune_jobs.verdicts import Generalization
 
 SIZES = (32, 64, 128, 256)
 

@@ -20,26 +20,7 @@ import pytest
 
 from scripts.bench.browser import find_chromium, open_page
 from tests import rows
-from tune_jobs.records import (
-    BatchSizeProfile,
-    BatchSizeVerdict,
-    ClosedForm,
-    CriticalBatchSize,
-    Estimate,
-    Generalization,
-    GeneralizationRow,
-    GoalAnswer,
-    LearningRateRule,
-    Measurement,
-    NoiseScale,
-    NoiseScaleSummary,
-    Pareto,
-    RuleCost,
-    TargetAnswer,
-    TargetRun,
-    TrialResult,
-    Verdict,
-)
+from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.figures.drawing import (
     ACCENT,
     DARK,
@@ -58,6 +39,21 @@ from tune_jobs.reporting.figures.drawing import (
     variable,
 )
 from tune_jobs.reporting.page.html import file_names, measure_figures, principal, write_report
+from tune_jobs.verdicts import (
+    BatchSizeVerdict,
+    ClosedForm,
+    CriticalBatchSize,
+    Estimate,
+    Generalization,
+    GeneralizationRow,
+    GoalAnswer,
+    LearningRateRule,
+    NoiseScaleSummary,
+    Pareto,
+    RuleCost,
+    TargetAnswer,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)

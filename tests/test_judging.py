@@ -16,15 +16,9 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
-from tune_jobs.records import (
-    BINDING_LIMITS,
-    STANDINGS,
-    STATUSES,
-    BatchSizeVerdict,
-    TargetRun,
-    Verdict,
-)
+from tune_jobs.records import TargetRun
 from tune_jobs.reporting.answer import as_json, learning_rate_range
+from tune_jobs.verdicts import BINDING_LIMITS, STANDINGS, STATUSES, BatchSizeVerdict, Verdict
 
 RATE = 100.0  # examples per second, unless a test says otherwise
 

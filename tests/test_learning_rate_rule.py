@@ -10,7 +10,8 @@ import pytest
 
 from tests import rows
 from tune_jobs.judging.learning_rate_rule import learning_rate_rule, valley_rate
-from tune_jobs.records import LearningRateRule, RuleCost, TrialResult
+from tune_jobs.records import TrialResult
+from tune_jobs.verdicts import LearningRateRule, RuleCost
 
 SIZES = (16, 32, 64, 128, 256, 512)
 

@@ -21,8 +21,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.s3_server import credentials, query
-from tune_jobs.records import STATUSES, TrialResult
+from tune_jobs.records import TrialResult
 from tune_jobs.store import SweepStore
+from tune_jobs.verdicts import STATUSES
 
 ROOT = Path(__file__).resolve().parents[1]
 END_METRICS = (

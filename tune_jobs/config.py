@@ -1,6 +1,6 @@
 """What the user asked: `SweepConfig`, frozen, from defaults, a preset, TOML and flags.
 
-Only the standard library is used here, so every other part may import it. Fields marked
+Little is imported here, so every other part may import it. Fields marked
 `flag=True` are the options that stay stable; the rest is set in the TOML file.
 """
 
@@ -10,9 +10,11 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from tune_jobs.errors import UserError, unknown_name
 
@@ -122,14 +124,34 @@ def resolve(file: Path | None, flags: Mapping[str, Any]) -> SweepConfig:
     return config
 
 
+def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
+    """What the sweep was begun with; a flag that says otherwise is refused, but for tracking.
+
+    `--seeds` may be more than before: just the runs of the further seeds are made.
+    """
+    free = {"tracking_uri", "tracking_required", "runs_dir"}
+    if flags.get("seeds", 0) > before.seeds:
+        free |= {"seeds"}
+    for f in fields(SweepConfig):
+        given = flags.get(f.name)
+        if f.name not in free and given is not None and given != getattr(before, f.name):
+            raise UserError(
+                f"--resume with {f.name} {given!r}: the sweep was begun with "
+                f"{getattr(before, f.name)!r}; leave it out, or begin a sweep with another --name"
+            )
+    changed = replace(before, **{name: flags[name] for name in free if name in flags})
+    validate(changed)
+    return changed
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings of a TOML file; an unknown key is refused with its name and line."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         settings = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}; give a readable TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: not valid TOML: {error}") from error
     known = {f.name for f in fields(SweepConfig)}
     for key in settings:
@@ -148,23 +170,7 @@ def _defines(line: str, key: str) -> bool:
 
 def to_toml(config: SweepConfig) -> str:
     """The whole configuration as TOML, from which the sweep can be run again."""
-    lines = []
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if value is not None:
-            lines.append(f"{f.name} = {_toml_value(value)}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    return repr(value)
+    return tomli_w.dumps({k: v for k, v in asdict(config).items() if v is not None})
 
 
 def validate(config: SweepConfig) -> None:

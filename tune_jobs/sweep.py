@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tune_jobs import environment
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import SweepConfig, resolve, to_toml, validate, validate_against_data
+from tune_jobs.config import SweepConfig, resolve, resumed, to_toml, validate_against_data
 from tune_jobs.errors import SweepError, TrackingUnreachable, UserError
 from tune_jobs.planning.confirm_plan import missing_runs, unbracketed
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
@@ -61,26 +61,6 @@ def configuration(invocation: Invocation) -> SweepConfig:
     if not store.exists():
         raise UserError(f"--resume: there is no sweep in {store.address}; check --name, --runs-dir")
     return resumed(resolve(store.config, {}), invocation.flags)
-
-
-def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
-    """What the sweep was begun with; a flag that says otherwise is refused, but for tracking.
-
-    `--seeds` may be more than before: just the runs of the further seeds are made.
-    """
-    free = {"tracking_uri", "tracking_required", "runs_dir"}
-    if flags.get("seeds", 0) > before.seeds:
-        free |= {"seeds"}
-    for f in fields(SweepConfig):
-        given = flags.get(f.name)
-        if f.name not in free and given is not None and given != getattr(before, f.name):
-            raise UserError(
-                f"--resume with {f.name} {given!r}: the sweep was begun with "
-                f"{getattr(before, f.name)!r}; leave it out, or begin a sweep with another --name"
-            )
-    changed = replace(before, **{name: flags[name] for name in free if name in flags})
-    validate(changed)
-    return changed
 
 
 def run(config: SweepConfig, invocation: Invocation, console: Console) -> int:

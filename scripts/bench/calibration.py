@@ -34,7 +34,8 @@ from tune_jobs.judging.contest import Contest, hold
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.samples import TIME
 from tune_jobs.judging.spread import Bools, Floats
-from tune_jobs.records import STATUSES, TargetRun
+from tune_jobs.records import TargetRun
+from tune_jobs.verdicts import STATUSES
 
 FIRST_SECONDS, LEAST_UPDATES = 0.01, 400.0
 KEPT = ("python", "cpus", "commit", "versions")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from tune_jobs.formatting import quantity as digits
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.policy import Policy
-from tune_jobs.records import BatchSizeProfile, BatchSizeVerdict, CriticalBatchSize
+from tune_jobs.records import BatchSizeProfile
+from tune_jobs.verdicts import BatchSizeVerdict, CriticalBatchSize
 
 PLATEAU = 1.05  # examples per second count as the same within this factor
 

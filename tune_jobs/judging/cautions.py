@@ -11,7 +11,8 @@ from tune_jobs.judging.devices import device_warning, judged_on, predicted_elsew
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.sentences import named
 from tune_jobs.reading.table_of_runs import reached
-from tune_jobs.records import BatchSizeProfile, BatchSizeVerdict, ClosedForm, TargetRun, TrialResult
+from tune_jobs.records import BatchSizeProfile, TargetRun, TrialResult
+from tune_jobs.verdicts import BatchSizeVerdict, ClosedForm
 
 FEW_SEEDS = 3
 FEW_RATES = 8  # learning rates tried for a batch size

@@ -20,13 +20,8 @@ from tune_jobs.judging.censoring import Deviance, inverse_mills, located, middle
 from tune_jobs.judging.samples import UPDATES, Sample, known_limits, sample_of
 from tune_jobs.judging.spread import LEAST_DEVIATION, Bools, Floats
 from tune_jobs.measure.cost_model import LineFit
-from tune_jobs.records import (
-    ClosedForm,
-    CriticalBatchSize,
-    NoiseScale,
-    NoiseScaleSummary,
-    TargetRun,
-)
+from tune_jobs.records import NoiseScale, TargetRun
+from tune_jobs.verdicts import ClosedForm, CriticalBatchSize, NoiseScaleSummary
 
 FEWEST_SIZES = 3
 GRID = 401

@@ -20,7 +20,8 @@ from scipy import stats
 
 from tune_jobs.formatting import quantity
 from tune_jobs.judging.spread import Floats, Ints, moderated
-from tune_jobs.records import Estimate, Generalization, GeneralizationRow, TargetRun
+from tune_jobs.records import TargetRun
+from tune_jobs.verdicts import Estimate, Generalization, GeneralizationRow
 
 PER_CENT = 100.0  # moderated variances have a floor made for logs: 0.001 % of accuracy here
 EXACT = 1e-18

@@ -16,7 +16,7 @@ from scipy import stats
 from tune_jobs.judging.censoring import Located, deviance, located
 from tune_jobs.judging.samples import Quantity, Sample
 from tune_jobs.judging.spread import Floats
-from tune_jobs.records import Estimate
+from tune_jobs.verdicts import Estimate
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,8 @@ from tune_jobs.judging.speed import (
     variance_of_seconds,
 )
 from tune_jobs.reading.table_of_runs import reached
-from tune_jobs.records import (
-    BatchSizeProfile,
-    ClosedForm,
-    CriticalBatchSize,
-    GoalAnswer,
-    LearningRateRule,
-    NoiseScale,
-    TargetRun,
-    TrialResult,
-    Verdict,
-)
+from tune_jobs.records import BatchSizeProfile, NoiseScale, TargetRun, TrialResult
+from tune_jobs.verdicts import ClosedForm, CriticalBatchSize, GoalAnswer, LearningRateRule, Verdict
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from scipy import stats
 
 from tune_jobs.formatting import quantity
 from tune_jobs.reading.choosing import best_trial, rank
-from tune_jobs.records import Estimate, LearningRateRule, RuleCost, TrialResult
+from tune_jobs.records import TrialResult
+from tune_jobs.verdicts import Estimate, LearningRateRule, RuleCost
 
 RULES = (("linear", 1.0), ("square root", 0.5))
 NEAR = 1.5  # a tried rate within this factor stands for the rule's

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tune_jobs.judging.contest import Contest
-from tune_jobs.records import BatchSizeVerdict, Estimate, GoalAnswer, Pareto, TargetAnswer
+from tune_jobs.verdicts import BatchSizeVerdict, Estimate, GoalAnswer, Pareto, TargetAnswer
 
 
 def by_target(contests: Mapping[float | None, Contest]) -> tuple[TargetAnswer, ...]:

@@ -26,7 +26,8 @@ from tune_jobs.judging.samples import (
     known_limits,
     sample_of,
 )
-from tune_jobs.records import BatchSizeProfile, BatchSizeVerdict, Estimate, TargetRun
+from tune_jobs.records import BatchSizeProfile, TargetRun
+from tune_jobs.verdicts import BatchSizeVerdict, Estimate
 
 NOTHING = Estimate(None, None, None)
 Shown = Mapping[str, Mapping[int, Estimate]]

@@ -9,7 +9,7 @@ from tune_jobs.formatting import accuracy, count, quantity, seconds, target_name
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.deciding import MOST_SEEDS
 from tune_jobs.judging.policy import Policy
-from tune_jobs.records import BatchSizeVerdict, Estimate
+from tune_jobs.verdicts import BatchSizeVerdict, Estimate
 
 Show = Callable[..., str]
 

@@ -19,15 +19,9 @@ from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.reading.sweep_runs import runs_of_sweep
 from tune_jobs.reading.table_of_runs import TO_TARGET, reached
-from tune_jobs.records import (
-    BatchSizeProfile,
-    Measurement,
-    NoiseScale,
-    TargetRun,
-    TrialResult,
-    Verdict,
-)
+from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.store import SweepStore
+from tune_jobs.verdicts import Verdict
 
 # The quantity that a goal is judged by, and what a table can give for it.
 NEEDS = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tune_jobs.records import Verdict
 from tune_jobs.reporting.terminal import table_rows
+from tune_jobs.verdicts import Verdict
 
 
 def tags_of(verdict: Verdict) -> dict[str, str]:

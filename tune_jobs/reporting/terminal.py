@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tune_jobs import formatting
 from tune_jobs.formatting import DASH, accuracy, count, quantity, seconds, target_name
-from tune_jobs.records import BatchSizeVerdict, Estimate, TargetAnswer, Verdict
+from tune_jobs.verdicts import BatchSizeVerdict, Estimate, TargetAnswer, Verdict
 
 LINES = 8
 WIDTH = 100

@@ -25,18 +25,7 @@ from tune_jobs.formatting import (
     target_name,
 )
 from tune_jobs.measure.cost_model import DeviceLimits
-from tune_jobs.records import (
-    BatchSizeProfile,
-    BatchSizeVerdict,
-    CriticalBatchSize,
-    Estimate,
-    Measurement,
-    NoiseScale,
-    NoiseScaleSummary,
-    TargetRun,
-    TrialResult,
-    Verdict,
-)
+from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.figures.cost_figures import cost_drawing
 from tune_jobs.reporting.figures.drawing import (
     ACCENT,
@@ -62,6 +51,13 @@ from tune_jobs.reporting.figures.training_figures import (
     valleys,
 )
 from tune_jobs.reporting.terminal import QUANTITIES
+from tune_jobs.verdicts import (
+    BatchSizeVerdict,
+    CriticalBatchSize,
+    Estimate,
+    NoiseScaleSummary,
+    Verdict,
+)
 
 TIME = "time_to_target_seconds"
 NAMES = {

@@ -16,14 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tune_jobs.measure.cost_model import DeviceLimits, limits
-from tune_jobs.records import (
-    BatchSizeProfile,
-    Measurement,
-    NoiseScale,
-    TargetRun,
-    TrialResult,
-    Verdict,
-)
+from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.costs import limit_lines
 from tune_jobs.reporting.figures.cost_figures import measure_drawings
 from tune_jobs.reporting.figures.drawing import (
@@ -42,6 +35,7 @@ from tune_jobs.reporting.figures.training_figures import noise_along_run
 from tune_jobs.reporting.figures.verdict_figures import Evidence, drawings
 from tune_jobs.reporting.page import sections
 from tune_jobs.reporting.page.markup import Markup, element, joined
+from tune_jobs.verdicts import Verdict
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 ANY_NUMBER_OF_EXAMPLES = 2**62

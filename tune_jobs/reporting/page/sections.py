@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tune_jobs.formatting import DASH, count, learning_rate, quantity, seconds, target_name
-from tune_jobs.records import (
-    BatchSizeProfile,
+from tune_jobs.records import BatchSizeProfile
+from tune_jobs.reporting.figures.drawing import Picture, batch_colour, variable
+from tune_jobs.reporting.page.markup import Markup, element, joined
+from tune_jobs.reporting.terminal import QUANTITIES
+from tune_jobs.verdicts import (
     BatchSizeVerdict,
     Estimate,
     GeneralizationRow,
@@ -19,9 +22,6 @@ from tune_jobs.records import (
     TargetAnswer,
     Verdict,
 )
-from tune_jobs.reporting.figures.drawing import Picture, batch_colour, variable
-from tune_jobs.reporting.page.markup import Markup, element, joined
-from tune_jobs.reporting.terminal import QUANTITIES
 
 NOTHING = Markup("")
 LIMITS = {

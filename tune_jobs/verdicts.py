@@ -1,0 +1,277 @@
+"""What judging says and the report tells: the verdict of a workload at a target, and its parts.
+
+Frozen dataclasses, as in `records.py`: a missing value is None, units stand in the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STATUSES = ("decided", "tied", "undecided", "unreached")
+BINDING_LIMITS = ("memory", "throughput", "statistics", "range")
+STANDINGS = ("tied", "slower", "unreached")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval at the verdict's confidence.
+
+    An end that is open, and a value that cannot be told, is None: most runs censored leave value
+    and high None; a single run has a value and neither end.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class BatchSizeVerdict:
+    """What the runs say of one batch size. `median` to `mean_high` are of the verdict's quantity.
+
+    Attributes:
+        standing: `tied` cannot be told from the best or lies within the tolerance; `slower` is
+            told apart (worse, for accuracy); `unreached` in most of its runs, and told apart.
+        within_tolerance: shown, at the verdict's confidence, to lie within the tolerance of the
+            best. Only such a batch size is recommended.
+        ratio_to_best: its typical quantity over that of the best other batch size, runs paired by
+            seed; below 1 for the best itself. Of error rates, for an accuracy.
+        seeds: runs judged; `reached` of them reached the target.
+        median, low, high: the median over runs, a run that never reached counting as slower than
+            every observed one, and the interval of the typical (median) run.
+        mean: None as soon as one run is censored; then `mean_at_least` bounds it from below.
+        measured_time_to_target_seconds: median by the clock alone on the device;
+            `measured_to_predicted` is its ratio to the contention-free seconds of the same runs.
+        fits: whether the profile says that it fits (accumulated or whole); None without a profile.
+    """
+
+    batch_size: int
+    standing: str
+    within_tolerance: bool
+    ratio_to_best: Estimate
+    seeds: int
+    reached: int
+    median: float | None
+    mean: float | None
+    low: float | None
+    high: float | None
+    mean_low: float | None
+    mean_high: float | None
+    mean_at_least: float | None
+    time_to_target_seconds: Estimate
+    examples_to_target: Estimate
+    updates_to_target: Estimate
+    measured_time_to_target_seconds: float | None
+    measured_to_predicted: float | None
+    learning_rate: float | None
+    examples_per_second: float | None
+    peak_memory_mib: float | None
+    energy_joules: Estimate
+    val_accuracy: Estimate
+    test_accuracy: Estimate
+    micro_batch_size: int | None
+    fits: bool | None
+
+
+@dataclass(frozen=True)
+class CriticalBatchSize:
+    """Fit of updates to target = s_min (1 + value / B) (McCandlish et al. 2018, equation 2.11).
+
+    Attributes:
+        value, low, high: the critical batch size in examples, and its profile-likelihood interval;
+            `low` is 0 and `high` None where the runs leave that end open.
+        s_min_updates: updates that no batch size can go below.
+        r_squared: of the batch sizes' log updates; 1 is a perfect fit.
+        residual: root mean square of the batch sizes' log residuals: 0.05 is about 5 %.
+        lack_of_fit_p: chance of residuals this large were the curve true; None without repeats.
+        batch_sizes, runs: how many the fit was made from.
+    """
+
+    value: float
+    low: float
+    high: float | None
+    s_min_updates: float
+    r_squared: float
+    residual: float
+    lack_of_fit_p: float | None
+    batch_sizes: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The best batch size by sqrt(a B_crit / b), from step seconds a + b B; checks the winner.
+
+    `low` is 0 and `high` None where an end is open.
+    """
+
+    batch_size: float
+    low: float
+    high: float | None
+    fixed_seconds: float
+    seconds_per_example: float
+    agrees: bool | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class NoiseScaleSummary:
+    """The noise scale of one kind along a run: tr(Sigma) and |G|^2 averaged apart, then divided.
+
+    `low` and `high` are the interval of that average; `first` and `last` the scale at the run's
+    first and last useful point. Without a useful average the three are None and `reason` says why.
+    """
+
+    kind: str
+    value: float | None
+    low: float | None
+    high: float | None
+    first: float | None
+    last: float | None
+    points: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class GeneralizationRow:
+    """How well one batch size's runs do on the test split. Shown; decides nothing."""
+
+    batch_size: int
+    test_accuracy: Estimate
+    train_to_test_gap: Estimate
+    test_accuracy_at_equal_updates: Estimate
+
+
+@dataclass(frozen=True)
+class Generalization:
+    """Test accuracy over batch sizes, and whether its differences are more than noise.
+
+    Each p value is of one test over all batch sizes (paired by seed where seeds are shared),
+    Holm-corrected for the three tests; `distinguishable` is None when nothing could be tested.
+    """
+
+    rows: tuple[GeneralizationRow, ...]
+    test_accuracy_p: float | None
+    train_to_test_gap_p: float | None
+    test_accuracy_at_equal_updates_p: float | None
+    distinguishable: bool | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class TargetAnswer:
+    """Sensitivity: the answer at one target of the workload."""
+
+    target: float | None
+    status: str
+    recommended_batch_size: int | None
+    tied_batch_sizes: tuple[int, ...]
+    leading_batch_size: int | None
+
+
+@dataclass(frozen=True)
+class GoalAnswer:
+    """The answer under one goal. `reason` says why a goal has none."""
+
+    goal: str
+    quantity: str
+    status: str
+    recommended_batch_size: int | None
+    tied_batch_sizes: tuple[int, ...]
+    leading_batch_size: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """Batch sizes that no other one beats on every axis; axes without data are left out."""
+
+    axes: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RuleCost:
+    """What a scaling rule, trusted from the anchor's best rate, would have cost at a batch size.
+
+    `examples_ratio` is examples to target at the tried rate nearest to the rule's over those at
+    the best rate; None when no rate near it was tried or that trial did not reach the target,
+    which `reason` tells.
+    """
+
+    rule: str
+    exponent: float
+    anchor_batch_size: int
+    batch_size: int
+    learning_rate: float
+    nearest_learning_rate: float | None
+    examples_ratio: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class LearningRateRule:
+    """Exponent p of best learning rate ~ B^p, by log-log regression over batch sizes."""
+
+    exponent: Estimate
+    batch_sizes: int
+    linear_plausible: bool | None
+    square_root_plausible: bool | None
+    costs: tuple[RuleCost, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one workload at one target: a set with a reason, or what to do next.
+
+    `verdict.json` is a list of these. A missing number is null; batch sizes are in examples.
+
+    Attributes:
+        goal: what was to be least (most, for accuracy); `quantity` names the column judged.
+        target: None where the runs name none.
+        status: `decided`: one batch size is told from all others; `tied`: several are not, one of
+            them shown to be within the tolerance of the best; `undecided`: none is shown to be;
+            `unreached`: no batch size reached the target in more than half of its runs.
+        recommended_batch_size: None unless decided or tied.
+        tied_batch_sizes: those that cannot be told from the best or lie within the tolerance; also
+            given when undecided.
+        leading_batch_size: the best estimate, whatever the status; not a recommendation.
+        risk: bound on the probability that the recommended (or leading) batch size is worse than
+            the best by more than the tolerance.
+        more_seeds: about how many further seeds would settle `open_pair`; None unless undecided.
+        binding_limit: one of BINDING_LIMITS or None; `limit_reason` says it in numbers.
+        sensitivity: the answer at every target of the workload, ascending.
+        warnings: everything a careful reader should know before trusting the numbers.
+    """
+
+    workload: str
+    goal: str
+    quantity: str
+    target: float | None
+    status: str
+    recommended_batch_size: int | None
+    tied_batch_sizes: tuple[int, ...]
+    leading_batch_size: int | None
+    risk: float | None
+    more_seeds: int | None
+    open_pair: tuple[int, int] | None
+    reason: str
+    advice: str | None
+    binding_limit: str | None
+    limit_reason: str | None
+    critical_batch_size: CriticalBatchSize | None
+    critical_batch_size_reason: str | None
+    closed_form: ClosedForm | None
+    noise_scale: tuple[NoiseScaleSummary, ...]
+    per_batch_size: tuple[BatchSizeVerdict, ...]
+    infeasible_batch_sizes: tuple[int, ...]
+    generalization: Generalization | None
+    sensitivity: tuple[TargetAnswer, ...]
+    by_goal: tuple[GoalAnswer, ...]
+    pareto: Pareto
+    learning_rate_rule: LearningRateRule | None
+    confidence: float
+    tolerance: float
+    warnings: tuple[str, ...]
+    schema_version: int = 2
