@@ -4,10 +4,10 @@
 
 mu is a random walk over batch sizes (neighbours are alike), seeds that several batch sizes share
 have an effect in common, and every batch size has noise of its own whose variance borrows from the
-others (scaled inverse chi-squared; how much is borrowed is drawn as well). A run that was cut before
-it reached the target is drawn from beyond where it was cut. Gibbs sampling in numpy: 64 chains, the
-same numbers for the same runs. decisions/0010-the-answer.md says what this was chosen over, and how
-well it holds.
+others (scaled inverse chi-squared; how much is borrowed is drawn as well). A run that was cut
+before it reached the target is drawn from beyond where it was cut. Gibbs sampling in numpy: 64
+chains, the same numbers for the same runs. decisions/0010-the-answer.md says what this was chosen
+over, and how well it holds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ class Draws:
 
 
 def posterior(
-    layout: Layout, value: Floats, censored: Bools, present: Bools | None = None, seed: int = 0
+    layout: Layout,
+    value: Floats,
+    censored: Bools,
+    present: Bools | None = None,
+    seed: int = 0,
+    kept: int = KEPT,
 ) -> Draws:
     """Draws for P problems of one layout.
 
@@ -64,15 +69,16 @@ def posterior(
         value: (P, N) logs; of a run that is `censored` (P, N) what it is known to exceed.
         present: (P, N), which runs there are; all where None.
         seed: of the sampler. The same runs give the same draws.
+        kept: draws of each of the CHAINS.
     """
     chains = _Chains(layout, value, censored, present, np.random.default_rng(seed))
     for _ in range(WARM_UP):
         chains.step()
-    middle, variance = zip(*(chains.step() for _ in range(KEPT)), strict=True)
-    shape = (len(value), CHAINS * KEPT, len(layout.batch_sizes))
+    middle, variance = zip(*(chains.step() for _ in range(kept)), strict=True)
+    shape = (len(value), CHAINS * kept, len(layout.batch_sizes))
 
-    def by_problem(kept: tuple[Floats, ...]) -> Floats:
-        return np.stack(kept, axis=1).reshape(len(value), CHAINS, KEPT, -1).reshape(shape)
+    def by_problem(steps: tuple[Floats, ...]) -> Floats:
+        return np.stack(steps, axis=1).reshape(shape)
 
     return Draws(by_problem(middle), by_problem(variance))
 
@@ -118,7 +124,7 @@ class _Chains:
         return self.middle, self.variance
 
     def _expected(self) -> Floats:
-        return self.middle[:, self.cell] + self.seeds @ self.of_seed.T
+        return np.asarray(self.middle[:, self.cell] + self.seeds @ self.of_seed.T)
 
     def _cut_runs(self) -> None:
         """A cut run's value, from beyond its limit."""

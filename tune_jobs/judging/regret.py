@@ -1,10 +1,10 @@
 """Which batch size to use, and by what part that may be worse than the best.
 
-Two passes over the runs. The first, in which a run that was cut is known to have gone on beyond its
-end, chooses: least expected regret among the batch sizes that may be chosen. The second counts every
-cut run of a *rival* as one that reached the target just where it was cut, and asks again how much
-worse the chosen one may be. That can only flatter rivals: a rival that did worse never makes the
-chosen one less sure, and what is said of it holds without believing in the tail of a distribution.
+Two passes over the runs. The first, in which a run that was cut is known to have gone on beyond
+its end, chooses: least expected regret among the batch sizes that may be chosen. The second counts
+every cut run of a *rival* as one that reached the target just where it was cut, and asks again how
+much worse the chosen one may be. That can only flatter rivals: what is said of the chosen one holds
+without believing in the tail of a distribution.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Regret:
     rivals: Bools
 
     def of(self, index: Ints) -> Floats:
-        """Draws (P, T) of the log of a batch size's quantity over the best rival's; never below 0."""
+        """Draws (P, T) of the log of a batch size's quantity over the best rival's, 0 at least."""
         mine = np.take_along_axis(self.second, index[:, None, None], axis=2)[..., 0]
         best = np.where(self.rivals[:, None, :], self.second, np.inf).min(axis=2)
-        return np.maximum(mine - best, 0.0)
+        return np.asarray(np.maximum(mine - best, 0.0))
 
 
 def judged(problem: Problem, seed: int = 0) -> Regret:
