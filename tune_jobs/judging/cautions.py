@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tune_jobs.formatting import learning_rate
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.devices import device_warning, judged_on, predicted_elsewhere
@@ -16,6 +18,7 @@ from tune_jobs.verdicts import BatchSizeVerdict, ClosedForm
 
 FEW_SEEDS = 3
 COARSE = 0.2  # of themselves, examples to a target are hardly known
+APART = math.log(1.5)  # runs of one batch size; what is nearer is noise
 AGREE = 0.1  # the clock and the profile agree within this part
 EDGE = 1.25  # a rate this near to an end of its range lies on its edge
 
@@ -36,6 +39,7 @@ def warnings_of(
     told = [
         device_warning(runs, contest.quantity),
         predicted_elsewhere(judged_on(runs, contest.quantity), elsewhere, contest.quantity),
+        _two_kinds(contest),
         _seeds(contest),
         _edges(rows, search, policy),
         _coarse(contest),
@@ -60,6 +64,24 @@ def _seeds(contest: Contest) -> str | None:
     if few:
         return f"Only {min(seeds for _, seeds in pairs)} seeds of {named(few)}: intervals are wide."
     return None
+
+
+def _two_kinds(contest: Contest) -> str | None:
+    """Batch sizes whose runs lie further apart than those of all others do."""
+    sample = contest.sample
+    apart = {
+        contest.batch_sizes[i]: float(np.ptp(of))
+        for i in range(len(sample))
+        if len(of := sample.value[(sample.cell == i) & ~sample.censored]) > 1
+    }
+    odd = [s for s, far in apart.items() if far > max(APART, 3 * np.median(list(apart.values())))]
+    if not odd:
+        return None
+    worst = math.exp(max(apart[size] for size in odd))
+    return (
+        f"The runs of {named(odd)} lie up to {worst:.1f} times apart, others much nearer: they may "
+        "be of two kinds; look at them."
+    )
 
 
 def _interpolated(runs: Sequence[TargetRun]) -> str | None:

@@ -10,6 +10,7 @@ from statistics import median
 from tune_jobs.formatting import count, learning_rate, quantity, seconds, target_name
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.policy import Policy
+from tune_jobs.judging.settling import BLOCKS
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import BatchSizeVerdict, Estimate, Settling, Use
 
@@ -181,6 +182,8 @@ def _settle(contest: Contest, settling: Settling) -> str:
         early = [contest.batch_sizes[i] for i in contest.decision.open if _cut(contest, i)]
         if early:
             return f"The runs of {named(early)} were ended too early to tell."
+        if not contest.shared.any():
+            return f"Settling it would take over {BLOCKS[-1]} runs of each."
         return (
             "No number of runs would settle it: what all runs of a batch size share (its learning "
             "rate, its profiled seconds) is known no better."
@@ -190,13 +193,18 @@ def _settle(contest: Contest, settling: Settling) -> str:
     runs = f"{further} more run{'' if further == 1 else 's'} of {named(settling.batch_sizes)}"
     if settling.device_seconds is None:
         return f"Settling it takes about {runs}."
-    told = f"Settling it takes about {seconds(settling.device_seconds)} more ({runs})"
+    told = f"Settling it takes about {_roughly(settling.device_seconds)} more ({runs})"
     if settling.trainings is None:
         return f"{told}."
     many = "any further training" if settling.trainings == 1 else (
         f"more than {settling.trainings:,} trainings"
     )  # fmt: skip
     return f"{told}: worth it for {many}."
+
+
+def _roughly(value: float) -> str:
+    """Seconds to two digits."""
+    return seconds(value, value * 0.9, value * 1.1).split(" [")[0]
 
 
 def _cut(contest: Contest, index: int) -> bool:

@@ -103,4 +103,4 @@ def _trainings(contest: Contest, seconds: float | None) -> int | None:
     short = float(decision.expected[decision.used]) if decision.used is not None else math.nan
     if seconds is None or mine is None or not short > 0 or contest.quantity.name != TIME.name:
         return None
-    return max(1, math.ceil(seconds / (short * mine)))
+    return max(1, math.ceil(float(f"{seconds / (short * mine):.2g}")))

@@ -1,4 +1,4 @@
-"""Verdicts for a terminal or a log: at most eight lines each, then a table."""
+"""Verdicts for a terminal or a log: the answer, at most ten lines, then a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune_jobs.formatting import DASH, accuracy, count, quantity, seconds, targe
 from tune_jobs.judging.sentences import per_cent
 from tune_jobs.verdicts import BatchSizeVerdict, Estimate, TargetAnswer, Verdict
 
-LINES = 8
+LINES = 10
 WIDTH = 100
 GAP = 2
 
@@ -43,7 +43,7 @@ def print_one(verdict: Verdict, console: Console, whose: str = "") -> None:
 
 
 def lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
-    """What stands below the answer, in at most eight lines of `width` characters, what matters most
+    """What stands below the answer, in at most ten lines of `width` characters, what matters most
     first.
 
     A sentence that would not fit whole is left out for the next that does; all are in the JSON.
@@ -59,7 +59,7 @@ def lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
 def _sentences(verdict: Verdict) -> list[str]:
     """What could change it and what to do; what was left out; why; how the answer moves."""
     told = [verdict.change, next_step(verdict), _heading(verdict), *verdict.left_out]
-    told += [verdict.reason, verdict.limit_reason, *verdict.warnings[:1]]
+    told += [verdict.reason, verdict.limit_reason, *verdict.warnings[:2]]
     told += [_by_target(verdict), _critical(verdict)]
     if verdict.closed_form is not None and verdict.closed_form.agrees is False:
         told.append(verdict.closed_form.sentence)
@@ -181,7 +181,9 @@ def _middle(show: Show, value: Estimate | float | None) -> str:
 
 
 def _standing(row: BatchSizeVerdict) -> str:
-    return "use this" if row.standing == "used" else row.standing
+    if row.standing == "used":
+        return "use this"
+    return "unproven" if row.standing == "open" and row.seeds < 2 else row.standing
 
 
 def _regret(row: BatchSizeVerdict) -> str:
