@@ -1,4 +1,4 @@
-"""The judge: recorded runs in, verdicts out. Pure functions; decisions/0010-the-answer.md says why.
+"""The judge: recorded runs in, verdicts out. Pure functions; decisions/0005-judging.md says why.
 
 Time to target decides for goal `time`, and so on for each goal; runs that never reached a target
 are censored, never dropped; test accuracy is shown and decides nothing.

@@ -9,7 +9,7 @@ from tune_jobs.errors import UserError, unknown_name
 
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 # The chance of a wrong answer that a first look at the runs may take, and each later one at more of
-# them: several looks share one chance of error (decisions/0010-the-answer.md).
+# them: several looks share one chance of error (decisions/0005-judging.md).
 FIRST_LOOK, LATER_LOOK = 0.03, 0.01
 
 

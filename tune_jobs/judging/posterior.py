@@ -6,7 +6,7 @@ mu is a random walk over batch sizes (neighbours are alike), seeds that several 
 have an effect in common, and every batch size has noise of its own whose variance borrows from the
 others (scaled inverse chi-squared; how much is borrowed is drawn as well). A run that was cut
 before it reached the target is drawn from beyond where it was cut. Gibbs sampling in numpy: 64
-chains, the same numbers for the same runs. decisions/0010-the-answer.md says what this was chosen
+chains, the same numbers for the same runs. decisions/0005-judging.md says what this was chosen
 over, and how well it holds.
 """
 

@@ -19,7 +19,7 @@ from tune_jobs.judging.posterior import Bools, Draws, Floats, Ints, Layout, post
 # A rival's cut run counts as reached no later than this many times the chosen one's typical run.
 LATEST = 2.0
 # Of the chance of error that is allowed, the part that a bound spends: draws are a little narrow
-# where few runs tell the noise (decisions/0010-the-answer.md).
+# where few runs tell the noise (decisions/0005-judging.md).
 SPENT = 0.4
 
 
