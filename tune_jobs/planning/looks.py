@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tune_jobs.config import SweepConfig
 from tune_jobs.records import Look, TrialResult
+from tune_jobs.verdicts import Verdict
 
 
 def confirm_runs(trials: Sequence[TrialResult]) -> int:
@@ -27,7 +29,14 @@ def with_look(looks: Sequence[Look], look: Look) -> list[Look]:
     return sorted([*kept, look], key=lambda one: one.runs)
 
 
-def alive_at(looks: Sequence[Look], seeds: int) -> tuple[int, ...] | None:
-    """Batch sizes that the last look before so many seeds left open; None where none did."""
+def look_before(looks: Sequence[Look], seeds: int) -> Look | None:
+    """The last look at fewer seeds that left something open; None where there was none."""
     before = [look for look in looks if look.seeds < seeds and look.alive]
-    return before[-1].alive if before else None
+    return before[-1] if before else None
+
+
+def look_of(verdict: Verdict, config: SweepConfig, trials: Sequence[TrialResult]) -> Look:
+    """What the sweep's verdict amounts to as a look."""
+    left = verdict.status in ("undecided", "unproven") and verdict.settling is not None
+    alive = verdict.settling.batch_sizes if left and verdict.settling else ()
+    return Look(confirm_runs(trials), config.seeds, alive)
