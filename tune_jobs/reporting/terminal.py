@@ -33,13 +33,18 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
 def print_one(verdict: Verdict, console: Console, whose: str = "") -> None:
     width = min(console.width, WIDTH)
-    answer = textwrap.wrap(whose + verdict.answer, width, break_on_hyphens=False)
-    for line in answer:
+    for line in wrap(whose + verdict.answer, width):
         console.print(line, style="bold", highlight=False, markup=False)
     for line in lines(verdict, width):
         console.print(line, highlight=False, markup=False)
     console.print()
     console.print(table_of(verdict, width))
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of a width; a number is never parted from its per cent."""
+    whole = textwrap.wrap(text.replace(" %", "\u00a0%"), width, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in whole]
 
 
 def lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
@@ -50,7 +55,7 @@ def lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
     """
     shown: list[str] = []
     for text in _sentences(verdict):
-        wrapped = textwrap.wrap(text, width, break_on_hyphens=False)
+        wrapped = wrap(text, width)
         if len(shown) + len(wrapped) <= LINES or not shown:
             shown += wrapped
     return shown[:LINES]
@@ -157,7 +162,7 @@ def _columns(verdict: Verdict) -> list[_Column]:
         column("batch\nsize", lambda r: str(r.batch_size), 0),
         column(title, lambda r: show(r.median, r.low, r.high), 1),
         column("times\nthe best", lambda r: _middle(quantity, r.ratio_to_best), 5),
-        column("", _standing, 2),
+        column("", standing, 2),
         column("expected worse\nby, at most", _regret, 4),
         column("seeds\nreached", lambda r: f"{r.reached}/{r.seeds}", 3),
         column("learning\nrate", lambda r: formatting.learning_rate(r.learning_rate), 4),
@@ -180,7 +185,8 @@ def _middle(show: Show, value: Estimate | float | None) -> str:
     return show(value)
 
 
-def _standing(row: BatchSizeVerdict) -> str:
+def standing(row: BatchSizeVerdict) -> str:
+    """A batch size's standing in a word; `unproven` where a single run leaves it open."""
     if row.standing == "used":
         return "use this"
     return "unproven" if row.standing == "open" and row.seeds < 2 else row.standing

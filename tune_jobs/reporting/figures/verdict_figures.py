@@ -24,6 +24,7 @@ from tune_jobs.formatting import (
     quantity,
     target_name,
 )
+from tune_jobs.judging.sentences import per_cent
 from tune_jobs.measure.cost_model import DeviceLimits
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.figures.cost_figures import cost_drawing
@@ -71,6 +72,8 @@ NAMES = {
 }
 LINEAR_UP_TO = 5.0  # a larger ratio of the extremes asks for a log axis
 
+BEST = ("used", "tied", "open")  # standings of what may be the best
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -104,7 +107,7 @@ def drawings(evidence: Evidence) -> Iterator[Drawing]:
     verdict = evidence.verdict
     chosen = {row.batch_size: row.learning_rate for row in verdict.per_batch_size}
     fit = verdict.critical_batch_size
-    critical = (fit.low, fit.value, fit.high or math.inf) if fit else None
+    critical = (fit.low, fit.value, fit.high or math.inf) if fit and fit.low is not None else None
     makers: tuple[Callable[[], Drawing | None], ...] = (
         lambda: to_target(evidence, principal_quantity(verdict)),
         lambda: updates_and_examples(evidence),
@@ -183,7 +186,7 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
         amount_axis(axes, max(shown) / factor * 1.05)
     place = axis_of if name.endswith("accuracy") else lambda value: value / factor
     half = half_width(evidence.sizes)
-    _shade_tied(axes, verdict)
+    _shade_the_best(axes, verdict)
     if name == TIME:
         _predicted_time(axes, verdict, factor)
     for row in verdict.per_batch_size:
@@ -191,7 +194,7 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
         _seeds(axes, row.batch_size, [getattr(r, name, None) for r in own], place, half)
         _median(axes, row.batch_size, medians[row.batch_size], place, half)
         _censored(axes, row)
-    _name_recommended(axes, verdict)
+    _name_the_used(axes, verdict)
     heading = NAMES.get(name, name.replace("_", " ")).split(",")[0].capitalize()
     return Drawing(
         slug(name.removesuffix("_seconds")),
@@ -201,15 +204,21 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
     )
 
 
-def _shade_tied(axes: Axes, verdict: Verdict) -> None:
-    """Shade the batch sizes that cannot be told from the best."""
+def _shade_the_best(axes: Axes, verdict: Verdict) -> None:
+    """Shade the batch sizes that may be the best; above each its regret, expected and at most."""
     sizes = [math.log2(row.batch_size) for row in verdict.per_batch_size]
     low, high = axes.get_xlim()
     between = [(a + b) / 2 for a, b in pairwise(sizes)]
     edges = [low, *between, high]
     for i, row in enumerate(verdict.per_batch_size):
-        if row.batch_size in verdict.tied_batch_sizes:
+        if row.standing in BEST:
             axes.axvspan(edges[i], edges[i + 1], color=TIED, lw=0, zorder=0)
+        if row.expected_regret is None or row.regret_bound is None:
+            continue
+        part = (sizes[i] - low) / (high - low)
+        text = f"+{per_cent(row.expected_regret)}\n≤ {per_cent(row.regret_bound)}"
+        axes.annotate(text, (part, 1), (0, 2), xycoords="axes fraction", ha="center", va="bottom",
+                      textcoords="offset points", fontsize=6.5, color=MUTED)  # fmt: skip
 
 
 def half_width(sizes: Sequence[int]) -> float:
@@ -264,15 +273,15 @@ def _censored(axes: Axes, row: BatchSizeVerdict) -> None:
                   va="top", textcoords="offset points", fontsize=7.5, color=MUTED)  # fmt: skip
 
 
-def _name_recommended(axes: Axes, verdict: Verdict) -> None:
-    size = verdict.recommended_batch_size
-    if size is None:
+def _name_the_used(axes: Axes, verdict: Verdict) -> None:
+    if verdict.use is None:
         return
+    size = verdict.use.batch_size
     x, (low, high) = math.log2(size), axes.get_xlim()
     part = (x - low) / (high - low)
     side = "left" if part < 0.17 else "right" if part > 0.83 else "center"
     at = {"left": 0.01, "right": 0.99}.get(side, part)
-    axes.annotate("recommended", (at, 0), (0, 6), xycoords="axes fraction", ha=side, zorder=6,
+    axes.annotate("use this", (at, 0), (0, 6), xycoords="axes fraction", ha=side, zorder=6,
                   textcoords="offset points", color=RECOMMENDED, fontsize=8.5,
                   weight="bold")  # fmt: skip
     axes.plot(x, 0, "^", ms=7, color=RECOMMENDED, transform=axes.get_xaxis_transform(),
@@ -320,11 +329,9 @@ def to_target_caption(verdict: Verdict, name: str) -> str:
     if missed:
         never = ", ".join(f"{r.seeds - r.reached} of {r.seeds} at {r.batch_size}" for r in missed)
         text += f". Runs that never reached the target (triangles): {never}"
-    if len(verdict.tied_batch_sizes) > 1:
-        tied = ", ".join(map(str, verdict.tied_batch_sizes))
-        text += (
-            f". Shaded: {tied} cannot be told from the best or lie within {verdict.tolerance:.0%}"
-        )
+    best = [str(r.batch_size) for r in verdict.per_batch_size if r.standing in BEST]
+    if len(best) > 1:
+        text += f". Shaded: {', '.join(best)} may be the best; above, by what part each is worse"
     if all(e.low is None for _, e, _ in ranked):
         return f"One run each, best first: {text}."
     interval = f"{verdict.confidence:.0%} interval"
@@ -418,7 +425,7 @@ def _batch_sizes_beside(
     """Along the foot: the critical batch size and the noise scales, each with its interval."""
     beside = (
         [("critical batch", INK, critical.value, critical.low, critical.high or math.inf)]
-        if critical
+        if critical and critical.low is not None
         else []
     )
     for n in noise:
@@ -428,6 +435,7 @@ def _batch_sizes_beside(
                            n.high or math.inf))  # fmt: skip
     if critical is not None:
         axes.axvline(_log2(critical.value), color=INK, lw=0.8, zorder=1)
+    if critical is not None and critical.low is not None:
         axes.axvspan(_log2(critical.low), _log2(critical.high or math.inf), color=INK, alpha=0.06,
                      lw=0, zorder=0)  # fmt: skip
     for k, (name, colour, value, low, high) in enumerate(beside):
@@ -598,8 +606,9 @@ def sensitivity(evidence: Evidence) -> Drawing | None:
     label_ends(axes, [(place(max(line)), line[max(line)] / factor, str(size), batch_colour(size))
                       for line, size in last])  # fmt: skip
     for answer in verdict.sensitivity:
-        _ring_answers(axes, answer.target, answer.tied_batch_sizes,
-                      answer.recommended_batch_size, lines, place, factor)  # fmt: skip
+        used = () if answer.use is None else (answer.use,)
+        _ring_answers(axes, answer.target, (*answer.tied_batch_sizes, *used), answer.use, lines,
+                      place, factor)  # fmt: skip
     return Drawing(
         "sensitivity", "How the answer moves with the target", sensitivity_caption(verdict),
         (figure,),
@@ -642,7 +651,7 @@ def _ring_answers(
     axes: Axes, target: float | None, tied: Sequence[int], recommended: int | None,
     lines: dict[int, dict[float, float]], place: Callable[[float], float], factor: float,
 ) -> None:  # fmt: skip
-    """At one target: a pale ring round each tied batch size, a green one round the recommended."""
+    """At one target: a pale ring round each tied batch size, a green one round the one to use."""
     for size in tied:
         value = lines.get(size, {}).get(target) if target is not None else None
         if target is None or value is None:
@@ -654,17 +663,17 @@ def _ring_answers(
 
 
 def sensitivity_caption(verdict: Verdict) -> str:
-    """The recommended batch size at each target, and who else is tied with it."""
+    """The batch size to use at each target, and who else is tied with it."""
     parts = []
     for answer in verdict.sensitivity:
-        size = answer.recommended_batch_size
+        size = answer.use
         text = f"{target_name(answer.target)}: {size if size is not None else answer.status}"
         others = [b for b in answer.tied_batch_sizes if b != size]
         if size is not None and others:
             text += f" (tied: {', '.join(map(str, others))})"
         parts.append(text)
-    rings = "Green rings: recommended; thin rings: tied with it."
-    return f"Recommended at each target: {'; '.join(parts)}. {rings}"
+    rings = "Green rings: the one to use; thin rings: equal to it."
+    return f"To use at each target: {'; '.join(parts)}. {rings}"
 
 
 # --- trade-offs -------------------------------------------------------------------------------

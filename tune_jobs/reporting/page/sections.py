@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tune_jobs.formatting import DASH, count, learning_rate, quantity, seconds, target_name
+from tune_jobs.judging.sentences import per_cent
 from tune_jobs.records import BatchSizeProfile
 from tune_jobs.reporting.figures.drawing import Picture, batch_colour, variable
 from tune_jobs.reporting.page.markup import Markup, element, joined
-from tune_jobs.reporting.terminal import QUANTITIES
+from tune_jobs.reporting.terminal import QUANTITIES, next_step, standing
 from tune_jobs.verdicts import (
     BatchSizeVerdict,
     Estimate,
@@ -38,49 +39,40 @@ def named(sizes: Iterable[int]) -> str:
 
 
 def answer_box(verdict: Verdict) -> Markup:
-    """The answer, large: batch size and learning rate, one sentence of reason, what to do next."""
-    size = verdict.recommended_batch_size
-    row = next((r for r in verdict.per_batch_size if r.batch_size == size), None)
-    large = [("Batch size", str(size))] if size is not None else []
-    if row is not None and row.learning_rate is not None:
-        large.append(("Learning rate", learning_rate(row.learning_rate)))
-    if size is None:
-        large = [("Batch size", _without_answer(verdict))]
-    shown = [
-        element("div", element("dt", name), element("dd", text, class_=None if size else "words"))
-        for name, text in large
-    ]
+    """The answer, large: the line that is the answer, what could change it, then its grounds."""
+    use = verdict.use
+    large = [] if use is None else [("Batch size", str(use.batch_size))]
+    if use is not None and use.learning_rate is not None:
+        large.append(("Learning rate", learning_rate(use.learning_rate)))
+    if use is not None and use.regret_bound is not None:
+        at_most = f"{verdict.confidence:.0%} sure: worse than the best by at most"
+        large.append((at_most.replace("%", " %"), per_cent(use.regret_bound)))
+    shown = [element("div", element("dt", name), element("dd", text)) for name, text in large]
+    following = next_step(verdict)
     return element(
         "div",
-        element("dl", *shown, class_="answer"),
+        element("p", verdict.answer, class_="first"),
+        element("dl", *shown, class_="answer") if shown else None,
+        element("p", verdict.change, class_="reason") if verdict.change else None,
+        element("p", element("code", following)) if following else None,
         element("p", element("span", verdict.status, class_="badge"), " ", _at(verdict)),
-        element("p", verdict.reason, class_="reason"),
+        *(element("p", text) for text in verdict.left_out),
+        element("p", verdict.reason),
         _limit(verdict),
-        element("p", element("strong", "Next: "), verdict.advice) if verdict.advice else None,
-        class_="verdict" if size is not None else "verdict open",
+        class_="verdict" if verdict.status in ("decided", "tied") else "verdict open",
     )
 
 
-def _without_answer(verdict: Verdict) -> str:
-    if verdict.status == "unreached":
-        return "none reached the target"
-    if len(verdict.tied_batch_sizes) < 2:
-        return f"undecided; {verdict.leading_batch_size} leads"
-    return f"undecided between {named(verdict.tied_batch_sizes)}"
-
-
 def _at(verdict: Verdict) -> str:
-    """The set, the target, the goal and the confidence, in one line."""
+    """The sets, the target, the goal and the confidence, in one line."""
     parts = []
-    if len(verdict.tied_batch_sizes) > 1:
-        what = "equal" if verdict.recommended_batch_size is not None else "open"
-        parts.append(f"{what}: {named(verdict.tied_batch_sizes)}")
+    if verdict.tied_batch_sizes:
+        parts.append(f"equal: {named(verdict.tied_batch_sizes)}")
+    if verdict.open_batch_sizes:
+        parts.append(f"may be as good: {named(verdict.open_batch_sizes)}")
     target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
     parts.append(f"goal {verdict.goal}{target}")
     parts.append(f"confidence {verdict.confidence:.0%}, tolerance {verdict.tolerance:.0%}")
-    if verdict.more_seeds is not None:
-        pair = f" for {named(verdict.open_pair)}" if verdict.open_pair else ""
-        parts.append(f"about {verdict.more_seeds} more seeds{pair}")
     return "; ".join(parts) + "."
 
 
@@ -164,7 +156,8 @@ def table_by_batch_size(verdict: Verdict) -> Markup:
         ("batch\nsize", lambda row: size_chip(row.batch_size), False),
         *((_title(name), _quantity_cell(name, verdict), False) for name in names[:1]),
         ("times the\nbest other", lambda row: stacked(quantity(*_parts(row.ratio_to_best))), False),
-        ("standing", lambda row: _standing(verdict, row), False),
+        ("worse than\nthe best by", lambda row: stacked(_worse(row)), False),
+        ("standing", standing, False),
         ("reached", lambda row: f"{row.reached} of {row.seeds}", False),
         ("learning\nrate", lambda row: learning_rate(row.learning_rate), False),
         *((_title(name), _quantity_cell(name, verdict), False) for name in names[1:]),
@@ -175,7 +168,7 @@ def table_by_batch_size(verdict: Verdict) -> Markup:
         f"Each batch size: the median run and, in brackets, its {interval} interval",
         columns,
         verdict.per_batch_size,
-        lambda row: row.batch_size == verdict.recommended_batch_size,
+        lambda row: row.standing == "used",
     )
 
 
@@ -209,12 +202,11 @@ def _parts(value: Estimate) -> tuple[float | None, float | None, float | None]:
     return value.value, value.low, value.high
 
 
-def _standing(verdict: Verdict, row: BatchSizeVerdict) -> str:
-    if row.batch_size == verdict.recommended_batch_size:
-        return "recommended"
-    if row.batch_size == verdict.leading_batch_size and verdict.status == "undecided":
-        return "leads"
-    return row.standing
+def _worse(row: BatchSizeVerdict) -> str:
+    """What it is expected to be worse than the best, and at the most."""
+    if row.expected_regret is None or row.regret_bound is None:
+        return DASH
+    return f"{per_cent(row.expected_regret)} [at most {per_cent(row.regret_bound)}]"
 
 
 def _passes(row: BatchSizeVerdict) -> str:
@@ -229,10 +221,8 @@ def answers_table(verdicts: Sequence[Verdict], links: Mapping[str, str]) -> Mark
     columns: list[Column] = [
         ("workload", lambda v: element("a", v.workload, href=f"#{links[v.workload]}"), True),
         ("target", lambda v: target_name(v.target) if v.target is not None else DASH, False),
-        ("batch size", lambda v: v.recommended_batch_size or DASH, False),
         ("status", lambda v: v.status, False),
-        ("tied", lambda v: named(v.tied_batch_sizes), False),
-        ("why", lambda v: v.reason, True),
+        ("answer", lambda v: v.answer, True),
     ]
     return element(
         "section",
@@ -247,10 +237,7 @@ def sensitivity_section(verdict: Verdict) -> Markup:
     if len(verdict.sensitivity) > 1:
         columns: list[Column] = [
             ("target", lambda a: target_name(a.target), False),
-            ("batch size", lambda a: a.recommended_batch_size or DASH, False),
-            ("tied", lambda a: named(a.tied_batch_sizes), False),
-            ("status", lambda a: a.status, False),
-            ("best estimate", _leading, False),
+            *_ANSWER_COLUMNS,
         ]
         at = verdict.target
         parts.append(table("The answer at each target", columns, verdict.sensitivity,
@@ -262,16 +249,23 @@ def sensitivity_section(verdict: Verdict) -> Markup:
     return element("section", element("h2", "How the answer moves"), *parts)
 
 
-def _leading(answer: TargetAnswer | GoalAnswer) -> object:
-    return DASH if answer.leading_batch_size is None else answer.leading_batch_size
+def _bound(answer: TargetAnswer | GoalAnswer) -> str:
+    return DASH if answer.regret_bound is None else per_cent(answer.regret_bound)
+
+
+_ANSWER_COLUMNS: list[Column] = [
+    ("use", lambda a: a.use or DASH, False),
+    ("worse than the\nbest by at most", _bound, False),
+    ("equal to it", lambda a: named(a.tied_batch_sizes), False),
+    ("may be as good", lambda a: named(a.open_batch_sizes), False),
+    ("status", lambda a: a.status, False),
+]
 
 
 def _goals_table(verdict: Verdict) -> Markup:
     columns: list[Column] = [
         ("goal", lambda a: a.goal, False),
-        ("batch size", lambda a: a.recommended_batch_size or DASH, False),
-        ("tied", lambda a: named(a.tied_batch_sizes), False),
-        ("status", lambda a: a.status, False),
+        *_ANSWER_COLUMNS,
         ("why", lambda a: a.reason, True),
     ]
     goal = verdict.goal
