@@ -60,21 +60,25 @@ def hold(
     limits: Limits,
     policy: Policy,
     shared: Mapping[int, float],
+    of_rates: Mapping[int, float] | None = None,
     equal_by: Sequence[Mapping[int, float]] = (),
 ) -> Contest:
     """Compare the batch sizes of `runs`, all at one target.
 
     Args:
         limits: as `samples.sample_of` takes them.
-        shared: variance that the runs of a batch size share: of its profiled seconds, of the choice
-            of its learning rate.
+        shared: variance that the runs of a batch size share, such as that of its profiled seconds.
+        of_rates: variance that the choice of its learning rate leaves: of what the batch size could
+            do, and not of its runs at that rate.
         equal_by: for each other goal that is known, its typical quantity by batch size, less being
             better: equals are told apart by memory only within the tolerance of all of them.
     """
     sample = sample_of(runs, quantity, limits)
     seeds, arrived = _counts(runs, sample)
     field = _field(runs, quantity, sample, seeds, arrived, equal_by)
-    variance = np.array([shared.get(size, 0.0) for size in sample.batch_sizes])
+    clock = np.array([shared.get(size, 0.0) for size in sample.batch_sizes])
+    luck = np.array([(of_rates or {}).get(size, 0.0) for size in sample.batch_sizes])
+    variance = clock + luck
     alone = int(field.rivals.sum()) < 2
     if alone or not field.candidates.any() or not repeated(sample):
         of = typical(sample, policy.confidence)
@@ -83,7 +87,9 @@ def hold(
             quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
         )
     found = regrets.judged(_problem(sample, field, variance))
-    of = typical(sample, policy.confidence, found.first[0])
+    chance = np.random.default_rng(2)
+    own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
+    of = typical(sample, policy.confidence, own[0])
     decision = decide(found, field, of.median, policy)
     return Contest(
         quantity, tuple(runs), seeds, arrived, sample, of, field, found, variance, decision

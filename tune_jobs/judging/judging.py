@@ -133,12 +133,10 @@ def contest_at(
     quantity = quantity_of(policy, case.runs)
     limits = known_limits(judged_on(case.runs, quantity), quantity)
     runs = judged_on(case.at(target), quantity)
-    extra: dict[int, float] = dict(of_rates) if quantity.by_target else {}
-    if policy.goal in ("time", "cost"):
-        for size, variance in variance_of_seconds(case.profiles).items():
-            extra[size] = extra.get(size, 0.0) + variance
+    of_rates = of_rates if quantity.by_target else {}
+    clock = variance_of_seconds(case.profiles) if policy.goal in ("time", "cost") else {}
     others = [typical for q in _goals_beside(policy, runs) if (typical := _typical(q, runs))]
-    return hold(runs, quantity, limits, policy, extra, others)
+    return hold(runs, quantity, limits, policy, clock, of_rates, others)
 
 
 def _goals_beside(policy: Policy, runs: Sequence[TargetRun]) -> list[Quantity]:

@@ -60,7 +60,7 @@ def rows_of(
             seeds=int(contest.seeds[index]),
             reached=int(contest.reached[index]),
             **_judged(contest, index),
-            **_shown(size, shown),
+            **_shown(size, {**shown, **_own(contest, shown)}),
             **_costs([run for run in contest.runs if run.batch_size == size]),
             **_fit(size, profiles),
         )
@@ -70,6 +70,15 @@ def rows_of(
 
 def _shown(size: int, estimated: Shown) -> dict[str, Any]:
     return {name: of.get(size, NOTHING) for name, of in estimated.items()}
+
+
+def _own(contest: Contest, shown: Shown) -> Shown:
+    """The judged quantity as the contest has it, where it is among those shown."""
+    name = contest.quantity.name
+    if name not in shown:
+        return {}
+    of = enumerate(contest.batch_sizes)
+    return {name: {size: estimate(contest.quantity, contest.typical, i) for i, size in of}}
 
 
 def estimates(

@@ -52,13 +52,13 @@ class Regret:
     Attributes:
         chosen: index of the batch size; of a contest without a candidate it says nothing.
         first, second: draws of the log medians in either pass, what is shared added.
-        noise: variance of one run's log, drawn in the first pass.
+        raw: the first pass as it was drawn, without what is shared.
     """
 
     chosen: Ints
     first: Floats
     second: Floats
-    noise: Floats
+    raw: Draws
     rivals: Bools
 
     def of(self, index: Ints) -> Floats:
@@ -72,30 +72,32 @@ def judged(problem: Problem, seed: int = 0) -> Regret:
     """Choose, and draw the regret of the choice."""
     chance = np.random.default_rng(seed + 1)
     first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed)
-    drawn = with_shared(first, problem, chance)
+    drawn = with_shared(first, problem.shared, problem.step, chance)
     best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
     expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
     chosen = np.argmin(expected, axis=1)
     value, censored = flattered(problem, chosen, np.median(drawn, axis=1))
     if (value == problem.value).all():
-        return Regret(chosen, drawn, drawn, first.variance, problem.rivals)
+        return Regret(chosen, drawn, drawn, first, problem.rivals)
     second = posterior(problem.layout, value, censored, problem.present, seed)
-    again = with_shared(second, problem, np.random.default_rng(seed + 1))
-    return Regret(chosen, drawn, again, first.variance, problem.rivals)
+    chance = np.random.default_rng(seed + 1)
+    again = with_shared(second, problem.shared, problem.step, chance)
+    return Regret(chosen, drawn, again, first, problem.rivals)
 
 
-def with_shared(draws: Draws, problem: Problem, chance: np.random.Generator) -> Floats:
-    """The draws with what further runs do not average out: shared variance, and rounding.
+def with_shared(draws: Draws, shared: Floats, step: Floats, chance: np.random.Generator) -> Floats:
+    """The draws (P, T, K) with what further runs do not average out: shared variance (P, K), and
+    rounding to a `step` (P, K).
 
     Crossings are seen at the evaluations' grid. Noise of 0.4 steps and more spreads runs over the
     grid so that their mean is true; below that they share the rounding (the first harmonic of a
     rounded normal variable: Widrow 1961).
     """
-    step = problem.step[:, None, :]
+    step, shared = step[:, None, :], shared[:, None, :]
     with np.errstate(divide="ignore", over="ignore"):
         apart = np.where(step > 0, 2 * np.pi**2 * draws.variance / np.square(step), np.inf)
     rounding = np.square(step) / 12 * np.exp(-np.minimum(apart, 700.0))
-    deviation = np.sqrt(problem.shared[:, None, :] + rounding)
+    deviation = np.sqrt(shared + rounding)
     return np.asarray(draws.middle + deviation * chance.standard_normal(draws.middle.shape))
 
 

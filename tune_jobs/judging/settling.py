@@ -50,7 +50,7 @@ def seeds_needed(contest: Contest, alive: Sequence[int], policy: Policy) -> int 
     found = contest.regret
     assert found is not None, "something was repeated"
     every = np.linspace(0, found.first.shape[1] - 1, DRAWS).astype(int)
-    middle, noise = found.first[0][every][:, alive], found.noise[0][every][:, alive]
+    middle, noise = found.first[0][every][:, alive], found.raw.variance[0][every][:, alive]
     have = contest.seeds[list(alive)]
     chance = np.random.default_rng(0)
     luck = chance.standard_normal(middle.shape)
