@@ -185,8 +185,8 @@ def _settle(contest: Contest, settling: Settling) -> str:
         if not contest.shared.any():
             return f"Settling it would take over {BLOCKS[-1]} runs of each."
         return (
-            "No number of runs would settle it: what all runs of a batch size share (its learning "
-            "rate, its profiled seconds) is known no better."
+            "More runs alone would not settle it: the best learning rates, or the profiled seconds, are "
+            "not known well enough."
         )
     have = min(int(contest.seeds[contest.batch_sizes.index(s)]) for s in settling.batch_sizes)
     further = settling.seeds - have
