@@ -185,8 +185,8 @@ def _settle(contest: Contest, settling: Settling) -> str:
         if not contest.shared.any():
             return f"Settling it would take over {BLOCKS[-1]} runs of each."
         return (
-            "More runs alone would not settle it: the best learning rates, or the profiled seconds, are "
-            "not known well enough."
+            "More runs alone would not settle it: the best learning rates, or the profiled "
+            "seconds, are not known well enough."
         )
     have = min(int(contest.seeds[contest.batch_sizes.index(s)]) for s in settling.batch_sizes)
     further = settling.seeds - have
