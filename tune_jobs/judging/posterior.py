@@ -167,9 +167,11 @@ class _Chains:
         drawn = self.chance.standard_normal(self.seeds.shape)
         self.seeds = left @ self.of_seed / precision + drawn / np.sqrt(precision)
         number = self.seeds.shape[1]
-        level = self.seeds.mean(1) + self.chance.standard_normal(len(self.seeds)) * np.sqrt(
-            self.seed_variance / number
-        )
+        # Runs whose seed no other batch size has know the level as well: of mu alone.
+        alone = 1 - self.of_seed.sum(1)
+        precision = number / self.seed_variance + inverse @ alone
+        level = (self.seeds.sum(1) / self.seed_variance + left @ alone) / precision
+        level = level + self.chance.standard_normal(len(level)) / np.sqrt(precision)
         self.seeds, self.middle = self.seeds - level[:, None], self.middle + level[:, None]
         scale = SEED_FREEDOM * SEED_PART * self.common + (self.seeds**2).sum(1)
         self.seed_variance = scale / self.chance.chisquare(SEED_FREEDOM + number, len(scale))
