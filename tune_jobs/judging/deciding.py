@@ -74,10 +74,14 @@ def decide(found: Regret, field: Field, median: Floats, policy: Policy) -> Decis
     if risk[leading] <= policy.risk_allowed:
         fit = [i for i in alike if risk[i] <= policy.risk_allowed]
         used = _of_equals([leading, *fit], median, field, policy)
+    sure = risk[used] <= policy.risk_allowed
+    if not sure:
+        # Whoever has a part in the risk that leaves the answer open is open.
+        better = (over < -policy.log_tolerance).mean(axis=0)
+        slower &= better * max(1, field.rivals.sum() - 1) <= policy.risk_allowed
     tied = tuple(int(i) for i in sorted({leading, *alike} - {used}))
     told = np.array([slower[i] or not field.rivals[i] for i in range(k)])
     open_ones = tuple(int(i) for i in np.flatnonzero(~told) if i not in (used, *tied))
-    sure = risk[used] <= policy.risk_allowed
     status = "undecided" if not sure else "tied" if tied else "decided"
     return Decision(
         status=status,
