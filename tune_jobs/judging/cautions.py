@@ -11,7 +11,7 @@ from tune_jobs.formatting import learning_rate
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.devices import device_warning, judged_on, predicted_elsewhere
 from tune_jobs.judging.policy import Policy
-from tune_jobs.judging.sentences import named, per_cent
+from tune_jobs.judging.sentences import named, per_cent, times_of
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import BatchSizeProfile, TargetRun, TrialResult
 from tune_jobs.verdicts import BatchSizeVerdict, ClosedForm
@@ -77,7 +77,7 @@ def _two_kinds(contest: Contest) -> str | None:
     odd = [s for s, far in apart.items() if far > max(APART, 3 * np.median(list(apart.values())))]
     if not odd:
         return None
-    worst = math.exp(max(apart[size] for size in odd))
+    worst = times_of(max(apart[size] for size in odd))
     return (
         f"The runs of {named(odd)} lie up to {worst:.1f} times apart, others much nearer: they may "
         "be of two kinds; look at them."

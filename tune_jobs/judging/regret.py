@@ -21,6 +21,7 @@ LATEST = 2.0
 # Of the chance of error that is allowed, the part that a bound spends: draws are a little narrow
 # where few runs tell the noise (decisions/0005-judging.md).
 SPENT = 0.4
+MOST_LOG = 700.0  # the log of about the largest float
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,13 @@ def flattered(problem: Problem, chosen: Ints, middle: Floats) -> tuple[Floats, B
 
 def expected(regret: Floats) -> Floats:
     """By what part the choice is expected to be worse than the best (the geometric mean)."""
-    return np.asarray(np.expm1(regret.mean(axis=-1)))
+    return np.asarray(np.expm1(np.minimum(regret.mean(axis=-1), MOST_LOG)))
 
 
 def bound(regret: Floats, confidence: float) -> Floats:
     """What that part will not exceed at the confidence."""
-    return np.asarray(np.expm1(np.quantile(regret, 1 - SPENT * (1 - confidence), axis=-1)))
+    most = np.quantile(regret, 1 - SPENT * (1 - confidence), axis=-1)
+    return np.asarray(np.expm1(np.minimum(most, MOST_LOG)))
 
 
 def risk(regret: Floats, log_tolerance: float) -> Floats:

@@ -10,7 +10,8 @@ from statistics import median
 from tune_jobs.formatting import count, learning_rate, quantity, seconds, target_name
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.policy import Policy
-from tune_jobs.judging.settling import BLOCKS
+from tune_jobs.judging.regret import MOST_LOG
+from tune_jobs.judging.settling import BLOCKS, ended_early
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import BatchSizeVerdict, Estimate, Settling, Use
 
@@ -124,7 +125,7 @@ def _apart(contest: Contest, rows: Sequence[BatchSizeVerdict], index: int, words
     if second is None:
         return f"{value}, and no other reached it"
     other = rows[second]
-    ratio = math.exp(contest.typical.median[second] - contest.typical.median[index])
+    ratio = times_of(contest.typical.median[second] - contest.typical.median[index])
     times = f" ({quantity(ratio)} times)" if contest.quantity.scale == "value" else ""
     return f"{value}, the next best, {other.batch_size}, {words.show(other.median)}{times}"
 
@@ -179,7 +180,7 @@ def _open_ones(contest: Contest, words: Words) -> str:
 def _settle(contest: Contest, settling: Settling) -> str:
     """`Settling it takes about 40 s more: worth it for more than 90 trainings.`"""
     if settling.seeds is None:
-        early = [contest.batch_sizes[i] for i in contest.decision.open if _cut(contest, i)]
+        early = [contest.batch_sizes[i] for i in contest.decision.open if ended_early(contest, i)]
         if early:
             return f"The runs of {named(early)} were ended too early to tell."
         if not contest.shared.any():
@@ -205,11 +206,6 @@ def _settle(contest: Contest, settling: Settling) -> str:
 def _roughly(value: float) -> str:
     """Seconds to two digits."""
     return seconds(value, value * 0.9, value * 1.1).split(" [")[0]
-
-
-def _cut(contest: Contest, index: int) -> bool:
-    """Whether most runs of a batch size were ended before the target."""
-    return bool(2 * contest.sample.observed[index] <= contest.sample.runs[index])
 
 
 def reason_of(
@@ -251,12 +247,17 @@ def ratio_over(contest: Contest, index: int, other: int, confidence: float) -> E
     """The one's typical quantity over the other's, with its interval where runs were repeated."""
     if contest.regret is None:
         middle = contest.typical.median
-        return Estimate(math.exp(min(700.0, middle[index] - middle[other])), None, None)
+        return Estimate(times_of(middle[index] - middle[other]), None, None)
     draws = contest.regret.first[0]
     over = sorted((draws[:, index] - draws[:, other]).tolist())
     ends = [over[int(p * (len(over) - 1))] for p in ((1 - confidence) / 2, (1 + confidence) / 2)]
-    low, high = (math.exp(max(-700.0, min(700.0, end))) for end in ends)
-    return Estimate(math.exp(max(-700.0, min(700.0, median(over)))), low, high)
+    low, high = (times_of(end) for end in ends)
+    return Estimate(times_of(median(over)), low, high)
+
+
+def times_of(log_ratio: float) -> float:
+    """A ratio from its log, the furthest ones cut to what a float can hold."""
+    return math.exp(max(-MOST_LOG, min(MOST_LOG, log_ratio)))
 
 
 def _compared(words: Words, over: Estimate) -> str:
@@ -273,7 +274,7 @@ def advice_of(contest: Contest, settling: Settling | None, policy: Policy) -> st
         return None
     if settling.seeds is not None:
         return f"{policy.resume} --seeds {settling.seeds}"
-    if any(_cut(contest, i) for i in contest.decision.open):
+    if any(ended_early(contest, i) for i in contest.decision.open):
         return "Begin a sweep with a larger --budget-examples."
     return "Begin a sweep with more learning rates (--trials)."
 

@@ -28,20 +28,33 @@ LONGEST = 1.5  # a run is worth no more than so many times the one to use: it en
 
 
 def settling_of(contest: Contest, policy: Policy) -> Settling | None:
-    """None where nothing is open, or nothing is known of those that are."""
+    """None where nothing is open, or there is nothing to compare with."""
     decision = contest.decision
     if decision.status not in ("undecided", "unproven") or decision.used is None:
         return None
     alive = sorted({decision.used, *decision.open, *decision.tied})
+    if len(alive) < 2:
+        return None
     sizes = contest.sizes(alive)
-    if contest.regret is None:
-        need: int | None = BLOCKS[0]
+    if any(ended_early(contest, index) for index in decision.open):
+        need: int | None = None  # further runs would end as early
+    elif contest.regret is None:
+        need = next((n for n in BLOCKS if n > contest.seeds[alive].min()), None)
     else:
         need = seeds_needed(contest, alive, policy)
     seconds = None if need is None else _device_seconds(contest, alive, need)
     trainings = _trainings(contest, seconds)
     worth = None if trainings is None else trainings <= policy.trainings_to_come
     return Settling(sizes, need, seconds, trainings, worth)
+
+
+def ended_early(contest: Contest, index: int) -> bool:
+    """Whether most runs of a batch size were cut, sooner than the one to use takes."""
+    sample, used = contest.sample, contest.decision.used
+    if used is None or 2 * sample.observed[index] > sample.runs[index]:
+        return False
+    ends = sample.value[(sample.cell == index) & sample.known]
+    return bool(len(ends) and np.median(ends) < contest.typical.median[used])
 
 
 def seeds_needed(contest: Contest, alive: Sequence[int], policy: Policy) -> int | None:
