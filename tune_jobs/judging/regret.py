@@ -77,7 +77,7 @@ def judged(problem: Problem, seed: int = 0) -> Regret:
     best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
     expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
     chosen = np.argmin(expected, axis=1)
-    value, censored = flattered(problem, chosen, np.median(drawn, axis=1))
+    value, censored = flattered(problem, chosen)
     if (value == problem.value).all():
         return Regret(chosen, drawn, drawn, first, problem.rivals)
     second = posterior(problem.layout, value, censored, problem.present, seed)
@@ -102,16 +102,29 @@ def with_shared(draws: Draws, shared: Floats, step: Floats, chance: np.random.Ge
     return np.asarray(draws.middle + deviation * chance.standard_normal(draws.middle.shape))
 
 
-def flattered(problem: Problem, chosen: Ints, middle: Floats) -> tuple[Floats, Bools]:
-    """Values and what stays censored, every cut run of a rival counted as reached at its end."""
+def flattered(problem: Problem, chosen: Ints) -> tuple[Floats, Bools]:
+    """Values and what stays censored, every cut run of a rival counted as reached at its end.
+
+    The chosen one's typical run is the median of its own: a draw of it would move with the ends of
+    others, which the walk ties it to.
+    """
     cell = problem.layout.cell
-    reached = np.where(problem.censored | ~problem.present, -np.inf, problem.value)
-    of = np.eye(middle.shape[1], dtype=bool)[cell]
+    got = ~problem.censored & problem.present
+    reached = np.where(got, problem.value, -np.inf)
+    of = np.eye(problem.candidates.shape[1], dtype=bool)[cell]
     slowest = np.where(of[None], reached[:, :, None], -np.inf).max(axis=1)[:, cell]
-    latest = np.take_along_axis(middle, chosen[:, None], axis=1) + math.log(LATEST)
+    mine = problem.present & (cell == chosen[:, None])
+    middle = medians(np.where(mine, np.where(got, problem.value, np.inf), np.nan))
     rival = problem.censored & (cell != chosen[:, None])
-    ends = np.minimum(problem.value, np.maximum(latest, slowest))
+    ends = np.minimum(problem.value, np.maximum(middle[:, None] + math.log(LATEST), slowest))
     return np.where(rival, ends, problem.value), problem.censored & ~rival
+
+
+def medians(values: Floats) -> Floats:
+    """(P,) the middle, or the upper of two in the middle, of (P, N) of which NaN is no value."""
+    ascending = np.sort(values, axis=1)
+    middle = np.isfinite(values).sum(axis=1) + np.isinf(values).sum(axis=1)
+    return np.take_along_axis(ascending, middle[:, None] // 2, axis=1)[:, 0]
 
 
 def expected(regret: Floats) -> Floats:
