@@ -114,6 +114,8 @@ def _trainings(contest: Contest, seconds: float | None) -> int | None:
     decision = contest.decision
     mine = _typical_seconds(contest, decision.used)
     short = float(decision.expected[decision.used]) if decision.used is not None else math.nan
-    if seconds is None or mine is None or not short > 0 or contest.quantity.name != TIME.name:
+    if seconds is None or mine is None or contest.quantity.name != TIME.name:
+        return None
+    if not short * mine > 0 or not math.isfinite(seconds / (short * mine)):
         return None
     return max(1, math.ceil(float(f"{seconds / (short * mine):.2g}")))
