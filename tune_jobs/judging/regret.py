@@ -78,7 +78,7 @@ def judged(problem: Problem, seed: int = 0) -> Regret:
     expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
     chosen = np.argmin(expected, axis=1)
     value, censored = flattered(problem, chosen)
-    if (value == problem.value).all():
+    if (censored == problem.censored).all():
         return Regret(chosen, drawn, drawn, first, problem.rivals)
     second = posterior(problem.layout, value, censored, problem.present, seed)
     chance = np.random.default_rng(seed + 1)
