@@ -32,6 +32,7 @@ from tests.judged import run_of, runs_of, timed, used, verdict_of
 from tune_jobs.judging import regret as regrets
 from tune_jobs.judging.contest import Contest, hold
 from tune_jobs.judging.critical_batch import closed_form, fit_critical_batch
+from tune_jobs.judging.deciding import TOLD
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.posterior import Draws
 from tune_jobs.judging.regret import LATEST
@@ -125,26 +126,36 @@ def test_11_a_rivals_cut_runs_count_as_reached_where_they_ended() -> None:
 
 @pytest.mark.parametrize("shared", [0.0, 0.3])
 def test_4_equals_at_three_seeds_are_seldom_told_apart(shared: float) -> None:
-    scenario = Scenario((3,), 0.05, 2, shared=shared, near=0.0)
-    of = simulate(scenario, 200, np.random.default_rng(0))
-    found = regrets.judged(problem(scenario, of, 3, np.ones(200, dtype=bool)))
+    scenario, every = Scenario((3,), 0.05, 2, shared=shared, near=0.0), np.ones(150, dtype=bool)
+    of = simulate(scenario, 150, np.random.default_rng(0))
+    found = regrets.judged(problem(scenario, of, 3, every))
     over = found.second - np.take_along_axis(found.second, found.chosen[:, None, None], axis=2)
-    told = ((over > 0).mean(axis=1) >= 0.975).any(axis=1)
-    assert told.mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
+    told = ((over > 0).mean(axis=1) >= 1 - TOLD * (1 - Policy().confidence)).any(axis=1)
+    assert told.mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 150)
+
+
+def test_4_told_apart_is_what_the_standing_says() -> None:
+    """Found to be slower in 98 draws of 100, and not yet in 95."""
+    found = [held({16: (1.0, 1.05, 0.95), 32: (m, 1.05 * m, 0.96 * m)}) for m in (1.06, 1.2)]
+    for of in found:
+        assert of.regret is not None
+        over = (of.regret.second[0, :, 1] > of.regret.second[0, :, 0]).mean()
+        assert bool(of.decision.slower[1]) == bool(over >= 0.985)
+    assert [bool(of.decision.slower[1]) for of in found] == [False, True]
 
 
 def test_5_a_clear_answer_at_three_seeds_is_given_more_often_than_not() -> None:
-    assert run(Scenario((3,), 0.05), 100, seed=0).answered.mean() >= 0.5
+    assert run(Scenario((3,), 0.05), 60, seed=0).answered.mean() >= 0.5
 
 
 def test_6_the_seeds_said_to_settle_it_do_in_most_sweeps() -> None:
     chance = np.random.default_rng(0)
-    truth = np.array([0.0, math.log(1.15), math.log(1.4)])[:, None]
+    truth = np.array([0.0, math.log(1.15)])[:, None]
     settled: list[bool] = []
     while len(settled) < 15:
-        common, alone = chance.standard_normal((1, 50)), chance.standard_normal((3, 50))
+        common, alone = chance.standard_normal((1, 50)), chance.standard_normal((2, 50))
         runs = np.exp(truth + 0.08 * (math.sqrt(0.3) * common + math.sqrt(0.7) * alone))
-        first = held({size: runs[i, :3] for i, size in enumerate((16, 32, 64))})
+        first = held({size: runs[i, :3] for i, size in enumerate((16, 32))})
         asked = settling_of(first, Policy())
         if asked is None or asked.seeds is None:
             continue
@@ -156,7 +167,7 @@ def test_6_the_seeds_said_to_settle_it_do_in_most_sweeps() -> None:
 
 def test_7_several_looks_together_are_wrong_in_five_percent_at_the_most() -> None:
     scenario = Scenario((3, 5, 8, 13, 20), near=0.06, batch_sizes=3)
-    of = run(scenario, 80, seed=0)
+    of = run(scenario, 60, seed=0)
     assert summary(scenario, of)["wrong_of_sweeps"][0] <= 0.05  # type: ignore[index]
     assert of.answered.mean() >= 0.8
 
