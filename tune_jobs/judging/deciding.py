@@ -17,8 +17,9 @@ from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.posterior import Bools, Floats
 from tune_jobs.judging.regret import Regret
 
-# Of the chance of error that is allowed, the part in which one may wrongly be told to be slower: half
-# of it, and less since draws are a little narrow. Of two equals, one is in 2 to 6 % (with half: 8 %).
+# Of the chance of error that is allowed, the part in which one may wrongly be told to be slower:
+# half of it, and less since draws are a little narrow. Of two equals, one is in 2 to 6 % (with half
+# of it in 5 to 8 %).
 TOLD = 0.3
 
 
