@@ -81,6 +81,12 @@ class SweepConfig:
     price_per_device_hour: float | None = option(
         None, "Verdict", "for --goal cost, in any currency", flag=True
     )
+    trainings_to_come: int = option(
+        100,
+        "Verdict",
+        "how many trainings the answer is for: what more knowledge is worth",
+        flag=True,
+    )
 
     cpus_per_trial: str = option(
         "auto",
@@ -226,6 +232,7 @@ def _validate_measure_and_verdict(config: SweepConfig) -> None:
         raise UserError(f"confidence {config.confidence}: must be in [0.5, 1), such as 0.95")
     if not 0 <= config.tolerance < 1:
         raise UserError(f"tolerance {config.tolerance}: must be in [0, 1), such as 0.05")
+    _positive("--trainings-to-come", config.trainings_to_come)
     if config.price_per_device_hour is not None:
         _positive("--price-per-device-hour", config.price_per_device_hour)
     elif config.goal == "cost":

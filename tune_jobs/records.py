@@ -201,6 +201,20 @@ class ConfirmRun:
 
 
 @dataclass(frozen=True)
+class Look:
+    """One judging of a sweep's confirm runs.
+
+    Attributes:
+        runs: confirm runs that there were; `seeds` asked for of each batch size.
+        alive: batch sizes that it left open; none where the answer stood.
+    """
+
+    runs: int
+    seeds: int
+    alive: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TargetRun:
     """One run judged at one target: what a verdict is made of, from a sweep or anyone's table.
 

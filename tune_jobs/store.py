@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from tune_jobs import remote_folder
 from tune_jobs.errors import StoreError, UserError
-from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TrialResult
+from tune_jobs.records import BatchSizeProfile, Look, Measurement, NoiseScale, TrialResult
 from tune_jobs.remote_folder import RemoteFolder
 
 Row = TypeVar("Row")
@@ -46,6 +46,7 @@ class SweepStore:
         self.trials = folder / "trials.parquet"
         self.measurements = folder / "measurements.parquet"
         self.verdict = folder / "verdict.json"
+        self.looks = folder / "looks.json"
         self.ray = folder / "ray"
 
     @classmethod
@@ -144,6 +145,17 @@ class SweepStore:
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         self.write_text(self.environment, json.dumps(facts, indent=2) + "\n")
+
+    def write_looks(self, looks: Sequence[Look]) -> None:
+        self.write_text(self.looks, json.dumps([asdict(look) for look in looks]) + "\n")
+
+    def read_looks(self) -> list[Look]:
+        """Raises StoreError where the file is not what `write_looks` leaves."""
+        try:
+            rows = json.loads(self.read_text(self.looks) or "[]")
+            return [Look(row["runs"], row["seeds"], tuple(row["alive"])) for row in rows]
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{self.looks} is not a list of looks: {error!r}") from error
 
     def write_profiles(self, rows: Sequence[BatchSizeProfile]) -> None:
         self._write(self.profiles, encoded(BatchSizeProfile, rows))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STATUSES = ("decided", "tied", "undecided", "unreached")
+SCHEMA_VERSION = 3
+STATUSES = ("decided", "tied", "undecided", "unproven", "unreached")
 BINDING_LIMITS = ("memory", "throughput", "statistics", "range")
-STANDINGS = ("tied", "slower", "unreached")
+STANDINGS = ("used", "tied", "open", "slower", "unreached")
 
 
 @dataclass(frozen=True)
@@ -27,37 +28,36 @@ class Estimate:
 
 @dataclass(frozen=True)
 class BatchSizeVerdict:
-    """What the runs say of one batch size. `median` to `mean_high` are of the verdict's quantity.
+    """What the runs say of one batch size. `median`, `low`, `high` are of the verdict's quantity.
 
     Attributes:
-        standing: `tied` cannot be told from the best or lies within the tolerance; `slower` is
-            told apart (worse, for accuracy); `unreached` in most of its runs, and told apart.
-        within_tolerance: shown, at the verdict's confidence, to lie within the tolerance of the
-            best. Only such a batch size is recommended.
+        standing: `used` is the answer; `tied` is shown to be equal to it within the tolerance;
+            `open` may or may not be worse; `slower` is told to be worse; `unreached` did not reach
+            the target in most of its runs, and is told to be worse.
+        expected_regret, regret_bound: by what part it is expected to be worse than the best, and
+            what that will not exceed at the confidence; None where runs were not repeated.
         ratio_to_best: its typical quantity over that of the best other batch size, runs paired by
             seed; below 1 for the best itself. Of error rates, for an accuracy.
         seeds: runs judged; `reached` of them reached the target.
         median, low, high: the median over runs, a run that never reached counting as slower than
             every observed one, and the interval of the typical (median) run.
-        mean: None as soon as one run is censored; then `mean_at_least` bounds it from below.
         measured_time_to_target_seconds: median by the clock alone on the device;
             `measured_to_predicted` is its ratio to the contention-free seconds of the same runs.
+        train_seconds: median over the whole of its runs, whatever they reached.
+        val_metric: of a metric that is no accuracy, at the end of its runs.
         fits: whether the profile says that it fits (accumulated or whole); None without a profile.
     """
 
     batch_size: int
     standing: str
-    within_tolerance: bool
+    expected_regret: float | None
+    regret_bound: float | None
     ratio_to_best: Estimate
     seeds: int
     reached: int
     median: float | None
-    mean: float | None
     low: float | None
     high: float | None
-    mean_low: float | None
-    mean_high: float | None
-    mean_at_least: float | None
     time_to_target_seconds: Estimate
     examples_to_target: Estimate
     updates_to_target: Estimate
@@ -69,6 +69,8 @@ class BatchSizeVerdict:
     energy_joules: Estimate
     val_accuracy: Estimate
     test_accuracy: Estimate
+    val_metric: Estimate
+    train_seconds: float | None
     micro_batch_size: int | None
     fits: bool | None
 
@@ -79,7 +81,8 @@ class CriticalBatchSize:
 
     Attributes:
         value, low, high: the critical batch size in examples, and its profile-likelihood interval;
-            `low` is 0 and `high` None where the runs leave that end open.
+            `low` is 0 and `high` None where the runs leave that end open. Both are None where the
+            lack of fit rejects the curve: no interval about a wrong curve means anything.
         s_min_updates: updates that no batch size can go below.
         r_squared: of the batch sizes' log updates; 1 is a perfect fit.
         residual: root mean square of the batch sizes' log residuals: 0.05 is about 5 %.
@@ -88,7 +91,7 @@ class CriticalBatchSize:
     """
 
     value: float
-    low: float
+    low: float | None
     high: float | None
     s_min_updates: float
     r_squared: float
@@ -164,9 +167,10 @@ class TargetAnswer:
 
     target: float | None
     status: str
-    recommended_batch_size: int | None
+    use: int | None
+    regret_bound: float | None
     tied_batch_sizes: tuple[int, ...]
-    leading_batch_size: int | None
+    open_batch_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,10 @@ class GoalAnswer:
     goal: str
     quantity: str
     status: str
-    recommended_batch_size: int | None
+    use: int | None
+    regret_bound: float | None
     tied_batch_sizes: tuple[int, ...]
-    leading_batch_size: int | None
+    open_batch_sizes: tuple[int, ...]
     reason: str
 
 
@@ -222,40 +227,86 @@ class LearningRateRule:
 
 
 @dataclass(frozen=True)
+class Use:
+    """The batch size to train with now, and what that choice can cost.
+
+    Attributes:
+        learning_rate: at this batch size; None where the runs do not tell.
+        expected_regret: by what part it is expected to be worse than the best; `regret_bound` is
+            what that will not exceed at the verdict's confidence. None where nothing was repeated.
+        runs: of this batch size, that the verdict is made of.
+    """
+
+    batch_size: int
+    learning_rate: float | None
+    expected_regret: float | None
+    regret_bound: float | None
+    runs: int
+
+
+@dataclass(frozen=True)
+class Settling:
+    """What it would take to know better.
+
+    Attributes:
+        batch_sizes: those that need further runs: the one to use, and those that are open.
+        seeds: runs of each, in all, that would settle it in four cases of five; None where no
+            number of seeds would: what is left is shared by all runs of a batch size.
+        device_seconds: what the further runs take; None where seconds are not known.
+        trainings: from how many trainings to come on the saving pays for it; None where unknown.
+        worth_it: whether that is within the trainings that are to come.
+    """
+
+    batch_sizes: tuple[int, ...]
+    seeds: int | None
+    device_seconds: float | None
+    trainings: int | None
+    worth_it: bool | None
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The answer for one workload at one target: a set with a reason, or what to do next.
+    """The answer for one workload at one target: what to use now, how sure that is, and why.
 
     `verdict.json` is a list of these. A missing number is null; batch sizes are in examples.
 
     Attributes:
-        goal: what was to be least (most, for accuracy); `quantity` names the column judged.
+        goal: what was to be least (most, for accuracy); `quantity` names the column judged, and
+            `metric` the metric that the target is of.
         target: None where the runs name none.
-        status: `decided`: one batch size is told from all others; `tied`: several are not, one of
-            them shown to be within the tolerance of the best; `undecided`: none is shown to be;
-            `unreached`: no batch size reached the target in more than half of its runs.
-        recommended_batch_size: None unless decided or tied.
-        tied_batch_sizes: those that cannot be told from the best or lie within the tolerance; also
-            given when undecided.
-        leading_batch_size: the best estimate, whatever the status; not a recommendation.
-        risk: bound on the probability that the recommended (or leading) batch size is worse than
-            the best by more than the tolerance.
-        more_seeds: about how many further seeds would settle `open_pair`; None unless undecided.
+        status: `decided`: the one to use is shown to be within the tolerance of the best; `tied`:
+            so are others, equal for every practical purpose; `undecided`: more runs could change
+            it; `unproven`: nothing was repeated; `unreached`: no run reached the target.
+        answer: the first line; `change` the second, what could change it and what that costs.
+        use: None only where `unreached`; `why_not` then says why.
+        risk: the chance that it is worse than the best by more than the tolerance; an answer was
+            given at `risk_allowed`, which is less where earlier looks at the runs left it open.
+        tied_batch_sizes: shown to be equal to the one to use; `open_batch_sizes` may be as good.
+        settling: None where nothing is open.
+        reason: the answer's grounds, in numbers; `advice` the command that is worth its price.
         binding_limit: one of BINDING_LIMITS or None; `limit_reason` says it in numbers.
         sensitivity: the answer at every target of the workload, ascending.
+        rate_deviation: by batch size as text, the deviation (log) that the choice of its learning
+            rate leaves; empty where no search tells.
+        left_out: how many runs are no part of this, and why.
         warnings: everything a careful reader should know before trusting the numbers.
     """
 
     workload: str
     goal: str
     quantity: str
+    metric: str
     target: float | None
     status: str
-    recommended_batch_size: int | None
-    tied_batch_sizes: tuple[int, ...]
-    leading_batch_size: int | None
+    answer: str
+    change: str | None
+    use: Use | None
+    why_not: str | None
     risk: float | None
-    more_seeds: int | None
-    open_pair: tuple[int, int] | None
+    risk_allowed: float
+    tied_batch_sizes: tuple[int, ...]
+    open_batch_sizes: tuple[int, ...]
+    settling: Settling | None
     reason: str
     advice: str | None
     binding_limit: str | None
@@ -271,7 +322,9 @@ class Verdict:
     by_goal: tuple[GoalAnswer, ...]
     pareto: Pareto
     learning_rate_rule: LearningRateRule | None
+    rate_deviation: dict[str, float]
     confidence: float
     tolerance: float
+    left_out: tuple[str, ...]
     warnings: tuple[str, ...]
-    schema_version: int = 2
+    schema_version: int = SCHEMA_VERSION

@@ -54,17 +54,16 @@ def binding_limit(
     critical: CriticalBatchSize | None,
     policy: Policy,
 ) -> Limit:
-    """What binds at the recommended batch size, or at the leading one of several seeds."""
-    index = contest.decision.recommended
-    index = contest.decision.leading if index is None else index
-    if index is None or contest.seeds[index] < 2 or policy.goal in ("memory", "accuracy"):
+    """What binds at the batch size to use, where its runs were repeated."""
+    index = contest.decision.used
+    if index is None or contest.regret is None or policy.goal in ("memory", "accuracy"):
         return Limit(None, None)
-    here, tied = rows[index], contest.decision.tied
+    here, tied = rows[index], (*contest.decision.tied, *contest.decision.open)
     beyond = [row for i, row in enumerate(rows) if i > max((index, *tied))]
     if not beyond:
         return _at_the_end(rows[-1].batch_size, here, refused(profiles, rows), rates)
     larger = compared_with(here, beyond[-1], rates)
-    if index == 0 and len(tied) == 1 and policy.goal != "examples":
+    if index == 0 and not tied and policy.goal != "examples":
         told = described(here, larger, critical)
         return Limit("range", _sentence(f"{_smallest(here.batch_size)}; {told}"))
     name = "statistics" if policy.goal == "examples" else _name(here.batch_size, larger)
@@ -83,7 +82,7 @@ def refused(
 def _at_the_end(
     last: int, here: BatchSizeVerdict, infeasible: Sequence[int], rates: Mapping[int, float]
 ) -> Limit:
-    """Nothing larger was tried than what cannot be told from the best."""
+    """Nothing larger was tried than what is equal or open."""
     too_large = [size for size in infeasible if size > last]
     if too_large:
         return Limit("memory", f"{last} is the largest that fits: {too_large[0]} does not.")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from tune_jobs.formatting import learning_rate
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.devices import device_warning, judged_on, predicted_elsewhere
 from tune_jobs.judging.policy import Policy
-from tune_jobs.judging.sentences import named
+from tune_jobs.judging.sentences import named, per_cent, times_of
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import BatchSizeProfile, TargetRun, TrialResult
 from tune_jobs.verdicts import BatchSizeVerdict, ClosedForm
 
 FEW_SEEDS = 3
-FEW_RATES = 8  # learning rates tried for a batch size
 COARSE = 0.2  # of themselves, examples to a target are hardly known
+APART = math.log(1.5)  # runs of one batch size; what is nearer is noise
 AGREE = 0.1  # the clock and the profile agree within this part
 EDGE = 1.25  # a rate this near to an end of its range lies on its edge
 
@@ -29,17 +31,20 @@ def warnings_of(
     search: Sequence[TrialResult],
     closed: ClosedForm | None,
     policy: Policy,
+    of_rates: Mapping[int, float],
 ) -> tuple[str, ...]:
     """All that apply, what weighs most first. `runs` are all at the contest's target; `elsewhere`
-    are profiles of device types other than theirs."""
+    are profiles of device types other than theirs, `of_rates` the variances that the choice of
+    learning rates leaves."""
     told = [
         device_warning(runs, contest.quantity),
         predicted_elsewhere(judged_on(runs, contest.quantity), elsewhere, contest.quantity),
+        _two_kinds(contest),
         _seeds(contest),
         _edges(rows, search, policy),
         _coarse(contest),
         _clock(rows),
-        _few_rates(contest, search),
+        _rates(contest, of_rates),
         _never(contest, runs),
         closed.sentence if closed is not None and closed.agrees is False else None,
         _several_rates(contest.runs),
@@ -59,6 +64,24 @@ def _seeds(contest: Contest) -> str | None:
     if few:
         return f"Only {min(seeds for _, seeds in pairs)} seeds of {named(few)}: intervals are wide."
     return None
+
+
+def _two_kinds(contest: Contest) -> str | None:
+    """Batch sizes whose runs lie further apart than those of all others do."""
+    sample = contest.sample
+    apart = {
+        contest.batch_sizes[i]: float(np.ptp(of))
+        for i in range(len(sample))
+        if len(of := sample.value[(sample.cell == i) & ~sample.censored]) > 1
+    }
+    odd = [s for s, far in apart.items() if far > max(APART, 3 * np.median(list(apart.values())))]
+    if not odd:
+        return None
+    worst = times_of(max(apart[size] for size in odd))
+    return (
+        f"The runs of {named(odd)} lie up to {worst:.1f} times apart, others much nearer: they may "
+        "be of two kinds; look at them."
+    )
 
 
 def _interpolated(runs: Sequence[TargetRun]) -> str | None:
@@ -133,15 +156,19 @@ def _edges(
     )
 
 
-def _few_rates(contest: Contest, search: Sequence[TrialResult]) -> str | None:
-    """The choice of the learning rate is a draw of its own, of which no interval tells."""
-    tried = [sum(t.batch_size == size for t in search) for size in contest.batch_sizes]
-    if not any(tried) or min(tried) >= FEW_RATES:
+def _rates(contest: Contest, of_rates: Mapping[int, float]) -> str | None:
+    """The choice of the learning rate is a draw of its own: whether it is counted."""
+    if not contest.quantity.by_target:
         return None
-    most = f" to {max(tried)}" if max(tried) > min(tried) else ""
+    if not of_rates:
+        return (
+            "How far each batch size's learning rate is from its best one is not known, and in no "
+            "number here."
+        )
+    most = math.sqrt(max(of_rates.values()))
     return (
-        f"Each batch size's learning rate is the best of {min(tried)}{most} tried; no interval "
-        "tells how far another search would have come (more with --trials)."
+        f"The choice among the learning rates tried leaves up to {per_cent(math.expm1(most))} "
+        "(one deviation), which is counted."
     )
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tune_jobs.judging.comparing import Comparison, compared, two_way
-from tune_jobs.judging.deciding import Decision, Field, decide
-from tune_jobs.judging.intervals import Typical, typical
+from tune_jobs.judging import regret as regrets
+from tune_jobs.judging.deciding import Decision, Field, decide, decide_unproven
+from tune_jobs.judging.intervals import Typical, repeated, typical
 from tune_jobs.judging.policy import Policy
+from tune_jobs.judging.posterior import Floats, Ints
+from tune_jobs.judging.regret import Problem, Regret
 from tune_jobs.judging.samples import MEMORY, Limits, Quantity, Sample, sample_of
-from tune_jobs.judging.spread import Bools, Floats, Ints
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import TargetRun
+
+FEWEST_RUNS = 2  # of a batch size that an answer is made of
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Contest:
 
     Attributes:
         runs: those judged; `seeds` counts them and `reached` those that reached the target (K,).
+        regret: draws; None where nothing was repeated. `shared` (K,) is the variance in it that no
+            further run lessens.
     """
 
     quantity: Quantity
@@ -32,8 +37,9 @@ class Contest:
     reached: Ints
     sample: Sample
     typical: Typical
-    comparison: Comparison
     field: Field
+    regret: Regret | None
+    shared: Floats
     decision: Decision
 
     @property
@@ -44,25 +50,64 @@ class Contest:
         """The batch size at an index of the decision."""
         return None if index is None else self.sample.batch_sizes[index]
 
+    def sizes(self, indices: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.sample.batch_sizes[index] for index in indices)
+
 
 def hold(
-    runs: Sequence[TargetRun], quantity: Quantity, limits: Limits, policy: Policy, extra: Limits
+    runs: Sequence[TargetRun],
+    quantity: Quantity,
+    limits: Limits,
+    policy: Policy,
+    shared: Mapping[int, float],
+    of_rates: Mapping[int, float] | None = None,
+    equal_by: Sequence[Mapping[int, float]] = (),
 ) -> Contest:
     """Compare the batch sizes of `runs`, all at one target.
 
     Args:
         limits: as `samples.sample_of` takes them.
-        extra: variance that the runs of a batch size share, such as that of its profiled seconds.
+        shared: variance that the runs of a batch size share, such as that of its profiled seconds.
+        of_rates: variance that the choice of its learning rate leaves: of what the batch size could
+            do, and not of its runs at that rate.
+        equal_by: for each other goal that is known, its typical quantity by batch size, less being
+            better: equals are told apart by memory only within the tolerance of all of them.
     """
     sample = sample_of(runs, quantity, limits)
-    shared = np.array([extra.get(size, 0.0) for size in sample.batch_sizes])
-    layout = two_way(sample)
-    of = typical(sample, policy.confidence, layout.correlation, shared)
-    comparison = compared(sample, of, layout, shared)
     seeds, arrived = _counts(runs, sample)
-    field = _field(runs, quantity, sample, seeds, arrived)
-    decision = decide(comparison, field, policy)
-    return Contest(quantity, tuple(runs), seeds, arrived, sample, of, comparison, field, decision)
+    field = _field(runs, quantity, sample, seeds, arrived, equal_by)
+    clock = np.array([shared.get(size, 0.0) for size in sample.batch_sizes])
+    luck = np.array([(of_rates or {}).get(size, 0.0) for size in sample.batch_sizes])
+    variance = clock + luck
+    alone = int(field.rivals.sum()) < 2
+    if alone or not field.candidates.any() or not repeated(sample):
+        of = typical(sample, policy.confidence)
+        decision = decide_unproven(field, of.median)
+        return Contest(
+            quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
+        )
+    found = regrets.judged(_problem(sample, field, variance))
+    chance = np.random.default_rng(2)
+    own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
+    of = typical(sample, policy.confidence, own[0])
+    decision = decide(found, field, of.median, policy)
+    return Contest(
+        quantity, tuple(runs), seeds, arrived, sample, of, field, found, variance, decision
+    )
+
+
+def _problem(sample: Sample, field: Field, variance: Floats) -> Problem:
+    kept = sample.only(sample.known)
+    return Problem(
+        layout=kept.layout,
+        value=kept.value[None],
+        censored=kept.censored[None],
+        present=np.ones((1, len(kept.value)), dtype=bool),
+        candidates=field.candidates[None],
+        rivals=field.rivals[None],
+        shared=variance[None],
+        step=kept.step[None],
+    )
 
 
 def _counts(runs: Sequence[TargetRun], sample: Sample) -> tuple[Ints, Ints]:
@@ -75,29 +120,28 @@ def _counts(runs: Sequence[TargetRun], sample: Sample) -> tuple[Ints, Ints]:
 
 
 def _field(
-    runs: Sequence[TargetRun], quantity: Quantity, sample: Sample, seeds: Ints, arrived: Ints
+    runs: Sequence[TargetRun],
+    quantity: Quantity,
+    sample: Sample,
+    seeds: Ints,
+    arrived: Ints,
+    equal_by: Sequence[Mapping[int, float]],
 ) -> Field:
-    """Candidates reached the target in most runs; an accuracy is had without reaching one."""
-    most = (2 * arrived > seeds) | quantity.larger_is_better
-    candidates = np.asarray(most & (sample.observed > 0))
-    rivals = candidates | _cut_short(runs, quantity, sample)
-    costs = _median_memory(runs, sample.batch_sizes)
-    if np.isnan(costs[candidates]).any():
-        costs = np.array(sample.batch_sizes, dtype=np.float64)
-    return Field(candidates, rivals, seeds.astype(np.float64), costs)
-
-
-def _cut_short(runs: Sequence[TargetRun], quantity: Quantity, sample: Sample) -> Bools:
-    """Batch sizes of which each run either reached the target or is known to have been ended.
-
-    Where they were ended is known, so that the comparison tells whether that was late enough. Runs
-    that are merely said never to have reached it are taken at that word.
-    """
-    if not quantity.by_target:
-        return np.zeros(len(sample), dtype=bool)
-    silent = {r.batch_size for r in runs if not reached(r) and not quantity.limit(r)}
-    known = np.array([size not in silent for size in sample.batch_sizes])
-    return np.asarray(known & (sample.runs > 0))
+    """Candidates reached the target in most of two runs and more, the quantity known."""
+    most = (2 * arrived > seeds) | (not quantity.by_target)
+    informed = np.bincount(sample.cell[sample.known], minlength=len(sample)) > 0
+    memory = _median_memory(runs, sample.batch_sizes)
+    known = np.isfinite(memory)
+    others = [np.array([by.get(size, np.nan) for size in sample.batch_sizes]) for by in equal_by]
+    return Field(
+        may_be_used=np.asarray(most & (sample.observed > 0)),
+        candidates=np.asarray(most & (sample.observed >= FEWEST_RUNS)),
+        rivals=np.asarray(informed),
+        reached=arrived / np.maximum(seeds, 1) if quantity.by_target else np.ones(len(sample)),
+        whole=np.asarray(sample.observed == sample.runs),
+        memory=memory if known.all() else np.array(sample.batch_sizes, dtype=np.float64),
+        equal_by=tuple(others),
+    )
 
 
 def _median_memory(runs: Sequence[TargetRun], batch_sizes: Sequence[int]) -> Floats:

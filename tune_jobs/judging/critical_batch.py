@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 from tune_jobs.formatting import count
-from tune_jobs.judging.censoring import Deviance, inverse_mills, located, middles
+from tune_jobs.judging.intervals import QUICKLY
+from tune_jobs.judging.likelihood import Deviance, loss, most_likely
+from tune_jobs.judging.posterior import LEAST_DEVIATION, Floats, Layout, posterior
 from tune_jobs.judging.samples import UPDATES, Sample, known_limits, sample_of
-from tune_jobs.judging.spread import LEAST_DEVIATION, Bools, Floats
 from tune_jobs.measure.cost_model import LineFit
 from tune_jobs.records import NoiseScale, TargetRun
 from tune_jobs.verdicts import ClosedForm, CriticalBatchSize, NoiseScaleSummary
@@ -27,15 +28,16 @@ FEWEST_SIZES = 3
 GRID = 401
 BEYOND = 1e3  # how far past the batch sizes tried the grid goes, on both sides
 AVERAGE = "_average"  # what a kind of noise scale is called when averaged over a run
-ROUNDS = 40
 BAD_FIT = 0.2  # lack-of-fit p value under which the curve is not believed to be exact
+# Under 1 - confidence it is rejected: there is no interval then (of such, 0 to 1 % held the truth).
 
 
 def fit_critical_batch(
     runs: Sequence[TargetRun], confidence: float
 ) -> tuple[CriticalBatchSize | None, str | None]:
     """The fit over runs of one workload at one target, or None and why there is none."""
-    sample = _known(sample_of(runs, UPDATES, known_limits(runs, UPDATES)))
+    sample = sample_of(runs, UPDATES, known_limits(runs, UPDATES))
+    sample = sample.only(sample.known)
     sizes = int((sample.observed > 0).sum())
     if sizes < FEWEST_SIZES:
         return None, (
@@ -45,21 +47,6 @@ def fit_critical_batch(
     noise = _noise(sample)
     curve = _profile(sample, noise.deviation, _grid(sample))
     return _told(sample, noise, _refined(sample, noise.deviation, curve), confidence)
-
-
-def _known(sample: Sample) -> Sample:
-    """Without censored runs of which nothing is known."""
-    return _only(sample, np.isfinite(sample.value))
-
-
-def _only(sample: Sample, kept: Bools) -> Sample:
-    return Sample(
-        sample.batch_sizes,
-        sample.cell[kept],
-        sample.seed[kept],
-        sample.value[kept],
-        sample.censored[kept],
-    )
 
 
 def _grid(sample: Sample) -> Floats:
@@ -82,21 +69,33 @@ class _Noise:
 
 def _noise(sample: Sample) -> _Noise:
     """From repeats where there are any. Batch sizes share one deviation: weights by variances of
-    their own, from three seeds, would themselves be noise and leave 95 % intervals with 91 %."""
+    their own, from three seeds, would themselves be noise and leave 95 % intervals with 91 %.
+
+    Every run counts as of a seed of its own: what seeds have in common would be taken out of the
+    noise, but not of the residuals, and one true curve in nine would be rejected at 5 %.
+    """
     own = np.maximum(sample.observed - 1, 0)
     if own.any():
-        variance = float(np.average(located(sample).spread.variance, weights=own))
+        apart = Layout(sample.batch_sizes, sample.cell, np.arange(len(sample.cell)))
+        found = posterior(apart, sample.value[None], sample.censored[None], kept=QUICKLY)
+        variance = float(np.average(np.median(found.variance[0], axis=0), weights=own))
         return _Noise(np.full(len(sample), math.sqrt(variance)), int(own.sum()), True)
-    alone = _only(sample, ~sample.censored)
+    alone = sample.only(~sample.censored)
     unit = np.ones(len(sample))
     left = float(_profile(alone, unit, _grid(alone)).loss.min())
     freedom = len(alone.value) - 2
     return _Noise(unit * max(math.sqrt(left / freedom), LEAST_DEVIATION), freedom, False)
 
 
-def _means(sample: Sample) -> Floats:
-    """Mean log updates of each batch size's runs (K,), the censored ones at what they are over."""
-    return np.bincount(sample.cell, sample.value, len(sample)) / np.maximum(sample.runs, 1)
+def _middles(sample: Sample, deviation: Floats) -> Floats:
+    """Maximum-likelihood log updates of each batch size (K,), infinite where every run was cut."""
+    found = np.full(len(sample), np.inf)
+    for index in np.flatnonzero(sample.observed):
+        of = sample.only(sample.cell == index)
+        start = np.array([of.value.mean()])
+        sigma = deviation[of.cell]
+        found[index] = most_likely(of.value[None], sigma, of.censored, start)[0]
+    return found
 
 
 @dataclass(frozen=True)
@@ -115,30 +114,8 @@ def _profile(sample: Sample, deviation: Floats, log_critical: Floats) -> _Curve:
     rest = sample.value - np.log1p(np.exp(log_critical)[:, None] / sizes)
     weight = seen / sigma**2
     least = rest @ weight / weight.sum()
-    if sample.censored.any():
-        least = _least_updates(rest, sigma, sample, least)
-    return _Curve(log_critical, least, _loss((rest - least[:, None]) / sigma, sample))
-
-
-def _least_updates(rest: Floats, sigma: Floats, sample: Sample, start: Floats) -> Floats:
-    """Maximum-likelihood location (G,) of logs (G, N), some censored, by Newton's method."""
-    least, step_limit = start, 2 * float(sigma.max())
-    for _ in range(ROUNDS):
-        z = (rest - least[:, None]) / sigma
-        hazard = inverse_mills(z)
-        drop = hazard * (hazard - np.maximum(z, -37.0))
-        score = (np.where(sample.censored, hazard, z) / sigma).sum(1)
-        curvature = (np.where(sample.censored, drop, 1.0) / sigma**2).sum(1)
-        step = np.clip(score / curvature, -step_limit, step_limit)
-        least = least + step
-        if np.abs(step).max() < 1e-9:
-            break
-    return least
-
-
-def _loss(z: Floats, sample: Sample) -> Floats:
-    """Minus twice the log-likelihood of standardized values (..., N), summed over the runs."""
-    return np.asarray(np.where(sample.censored, -2 * special.log_ndtr(-z), z**2).sum(-1))
+    least = most_likely(rest, sigma, sample.censored, least)
+    return _Curve(log_critical, least, loss((rest - least[:, None]) / sigma, sample.censored))
 
 
 def _refined(sample: Sample, deviation: Floats, curve: _Curve) -> _Curve:
@@ -161,11 +138,11 @@ def _told(
 ) -> tuple[CriticalBatchSize | None, str | None]:
     best = int(np.argmin(curve.loss))
     sizes = int((sample.observed > 0).sum())
-    middle = middles(sample, noise.deviation, _means(sample))
+    middle = _middles(sample, noise.deviation)
     z = (sample.value - middle[sample.cell]) / noise.deviation[sample.cell]
-    lack = max(0.0, float(curve.loss[best] - _loss(z, sample)))
+    lack = max(0.0, float(curve.loss[best] - loss(z, sample.censored)))
     limit, chance = _limit(lack, sizes - 2, noise, confidence)
-    deviance = Deviance(curve.log_critical, curve.loss - curve.loss[best], 0.0)
+    deviance = Deviance(curve.log_critical, curve.loss - curve.loss[best])
     low, high = (math.exp(end) for end in deviance.within(limit))
     if best in (0, len(curve.loss) - 1):
         return None, _no_bend(best == 0, low, high, sample)
@@ -174,10 +151,11 @@ def _told(
     seen = sample.observed > 0
     off = (middle - fitted)[seen]
     total = float(((middle[seen] - middle[seen].mean()) ** 2).sum())
+    rejected = chance is not None and chance < 1 - confidence
     return CriticalBatchSize(
         value=value,
-        low=low,
-        high=high if math.isfinite(high) else None,
+        low=None if rejected else low,
+        high=None if rejected or not math.isfinite(high) else high,
         s_min_updates=math.exp(curve.log_least[best]),
         r_squared=1 - float((off**2).sum()) / total if total > 0 else 0.0,
         residual=math.sqrt(float((off**2).mean())),
@@ -231,6 +209,8 @@ def closed_form(
     a fit of both, or where an update has no fixed cost.
     """
     if step_seconds is None or critical is None or not step_seconds.good:
+        return None
+    if critical.low is None:  # the curve that it rests on is rejected
         return None
     if step_seconds.intercept <= 0:
         return None

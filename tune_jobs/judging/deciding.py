@@ -1,13 +1,8 @@
-"""Which batch sizes may be called the best: told apart, tied, known to be close enough, or open.
+"""What follows from the regret: the batch size to use, how sure that is, and who is still open.
 
-Two statements are kept apart, each at the policy's confidence:
-
-- *slower*: batch size b is told from the best if some other is faster, b compared with all others
-  (Hsu 1984, "Constrained simultaneous confidence intervals for multiple comparisons with the
-  best"; Bonferroni over the K - 1 rivals. Only one batch size is the best, so that over b nothing
-  needs correcting).
-- *within the tolerance*: the chances that b is worse than some rival by more than the tolerance
-  add up to little. Only such a batch size is recommended.
+*tied* are batch sizes shown to be equal to the one to use, within the tolerance; *open* those that
+may or may not be worse. An answer stands (`decided`, `tied`) when the chance that the batch size to
+use is worse than the best by more than the tolerance is at most what the look allows.
 """
 
 from __future__ import annotations
@@ -17,13 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune_jobs.judging.comparing import Comparison
+from tune_jobs.judging import regret as regrets
 from tune_jobs.judging.policy import Policy
-from tune_jobs.judging.spread import Bools, Floats
+from tune_jobs.judging.posterior import Bools, Floats
+from tune_jobs.judging.regret import Regret
 
-FEWEST_SEEDS = 2
-NEGLIGIBLE = 0.04
-MOST_SEEDS = 400  # further seeds than this are no advice
+# Of the chance of error that is allowed, the part in which one may wrongly be told to be slower:
+# half of it, and less since draws are a little narrow. Of two equals, one is in 2 to 6 % (with half
+# of it in 5 to 8 %).
+TOLD = 0.3
 
 
 @dataclass(frozen=True)
@@ -31,109 +28,101 @@ class Field:
     """Who takes part, all (K,).
 
     Attributes:
-        candidates: may be recommended: the target reached in most runs, the quantity known.
-        rivals: have to be beaten or equalled; candidates and those of which too little is known.
-        seeds: runs of each.
-        cost_of_choice: memory where it is known, else the batch size: the least among equals wins.
+        may_be_used: reached the target in most runs, one at least.
+        candidates: of these, with enough runs for an answer to be made of.
+        rivals: something is known of them.
+        reached: part of the runs that reached the target; `whole` says that none was cut.
+        memory: where it is known of all, else the batch size: the least among equals wins.
+        equal_by: typical values of the other goals that are known, less being better.
     """
 
+    may_be_used: Bools
     candidates: Bools
     rivals: Bools
-    seeds: Floats
-    cost_of_choice: Floats
+    reached: Floats
+    whole: Bools
+    memory: Floats
+    equal_by: tuple[Floats, ...]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Indices into the sample's batch sizes; see records.Verdict for the meaning of each."""
+    """Indices into the sample's batch sizes; see verdicts.Verdict for the meaning of each.
+
+    `expected`, `bound` (K,) are regrets as parts, NaN where nothing was repeated; `slower` (K,) are
+    told to be worse than the one to use.
+    """
 
     status: str
-    recommended: int | None
+    used: int | None
     tied: tuple[int, ...]
-    leading: int | None
+    open: tuple[int, ...]
     slower: Bools
-    within: Bools
-    risk: Floats
-    more_seeds: int | None
-    open_pair: tuple[int, int] | None
+    expected: Floats
+    bound: Floats
+    risk: float | None
 
 
-def decide(comparison: Comparison, field: Field, policy: Policy) -> Decision:
-    """The standing of every batch size and what follows from it."""
-    slower = told_slower(comparison, field, policy)
-    risk = risks(comparison, field, policy)
-    within = (
-        field.candidates & (field.seeds >= FEWEST_SEEDS) & shown_within(comparison, field, policy)
+def decide(found: Regret, field: Field, median: Floats, policy: Policy) -> Decision:
+    """The decision of a contest in which something was repeated."""
+    k = len(field.rivals)
+    draws = found.second[0]
+    leading = int(found.chosen[0])
+    over = draws - draws[:, [leading]]
+    equal = (np.abs(over) <= policy.log_tolerance).mean(axis=0) >= policy.confidence
+    slower = (over > 0).mean(axis=0) >= 1 - TOLD * (1 - policy.confidence)
+    each = np.stack([found.of(np.array([i]))[0] for i in range(k)])
+    risk = regrets.risk(each, policy.log_tolerance)
+    whole = equal & field.candidates & field.whole
+    alike = [int(i) for i in np.flatnonzero(whole) if i != leading]
+    used = leading
+    if risk[leading] <= policy.risk_allowed:
+        fit = [i for i in alike if risk[i] <= policy.risk_allowed]
+        used = _of_equals([leading, *fit], median, field, policy)
+    sure = risk[used] <= policy.risk_allowed
+    if not sure:
+        # Whoever has a part in the risk that leaves the answer open is open.
+        better = (over < -policy.log_tolerance).mean(axis=0)
+        slower &= better * max(1, field.rivals.sum() - 1) <= policy.risk_allowed
+    tied = tuple(int(i) for i in sorted({leading, *alike} - {used}))
+    told = np.array([slower[i] or not field.rivals[i] for i in range(k)])
+    open_ones = tuple(int(i) for i in np.flatnonzero(~told) if i not in (used, *tied))
+    status = "undecided" if not sure else "tied" if tied else "decided"
+    return Decision(
+        status=status,
+        used=used,
+        tied=tied,
+        open=open_ones,
+        slower=told,
+        expected=np.where(field.rivals, regrets.expected(each), np.nan),
+        bound=np.where(field.rivals, regrets.bound(each, policy.confidence), np.nan),
+        risk=float(risk[used]),
     )
-    if not field.candidates.any():
-        return Decision("unreached", None, (), None, slower, within, risk, None, None)
-    middle = np.where(field.candidates, comparison.middle, np.inf)
-    leading = int(np.argmin(middle))
-    near = middle - middle[leading] <= policy.log_tolerance
-    alike = field.candidates & (~slower | near | within)
-    tied = tuple(int(i) for i in np.flatnonzero(alike))
-    fit = [i for i in tied if within[i]]
-    if not fit:
-        more, pair = seeds_needed(comparison, field, policy, leading)
-        return Decision("undecided", None, tied, leading, slower, within, risk, more, pair)
-    status = "decided" if len(tied) == 1 else "tied"
-    chosen = min(fit, key=lambda i: (field.cost_of_choice[i], i))
-    return Decision(status, chosen, tied, leading, slower, within, risk, None, None)
 
 
-def told_slower(comparison: Comparison, field: Field, policy: Policy) -> Bools:
-    """Batch sizes that are told from the best (K,); all that are no rivals count as told."""
-    against = max(1, int(field.rivals.sum()) - 1)
-    chance = 1 - comparison.worse_by(0.0)
-    told = np.where(np.isnan(chance), np.inf, chance) <= policy.error / 2 / against
-    return np.asarray((told & field.rivals).any(1) | ~field.rivals)
+def _of_equals(equals: list[int], median: Floats, field: Field, policy: Policy) -> int:
+    """The least memory, of those that no goal would pass over for another of them."""
+    if len(equals) == 1:
+        return equals[0]
+    fit = set(equals)
+    for values in (np.exp(median - median[equals[0]]), *field.equal_by):
+        if all(math.isfinite(values[i]) for i in equals):
+            most = min(values[i] for i in equals) * (1 + policy.tolerance)
+            fit &= {i for i in equals if values[i] <= most}
+    return min(fit or {equals[0]}, key=lambda i: (field.memory[i], i))
 
 
-def risks(comparison: Comparison, field: Field, policy: Policy, growth: float = 1.0) -> Floats:
-    """Bound on the probability of being worse than the best by more than the tolerance (K,)."""
-    chances = _over_rivals(comparison.worse_by(policy.log_tolerance, growth), field)
-    return np.asarray(chances.sum(1), dtype=np.float64)
-
-
-def shown_within(
-    comparison: Comparison, field: Field, policy: Policy, growth: float = 1.0
-) -> Bools:
-    """Whether a batch size is shown to be within the tolerance of the best (K,).
-
-    The risk must be small, and small beside the chance that the choice matters at all: that some
-    rival is no worse than the tolerance allows. Otherwise noise much larger than the tolerance
-    would now and then, by luck alone, single out a batch size, and of those few answers many would
-    be wrong. A risk under NEGLIGIBLE needs no such comparison.
-    """
-    risk = risks(comparison, field, policy, growth)
-    near = _over_rivals(comparison.worse_by(-policy.log_tolerance, growth), field)
-    limit = policy.error * np.clip(2 * near.max(1, initial=0.0), NEGLIGIBLE, 1.0)
-    return np.asarray(risk <= limit)
-
-
-def _over_rivals(chances: Floats, field: Field) -> Floats:
-    """Chances against rivals alone; unknown ones are certain to be bad."""
-    others = field.rivals & ~np.eye(len(field.rivals), dtype=bool)
-    return np.where(others, np.where(np.isnan(chances), 1.0, chances), 0.0)
-
-
-def seeds_needed(
-    comparison: Comparison, field: Field, policy: Policy, leading: int
-) -> tuple[int | None, tuple[int, int] | None]:
-    """About how many further seeds would show the leading batch size within the tolerance.
-
-    Were all differences and the noise as they are now. None for the number when it is over
-    MOST_SEEDS or when the noise is unknown; the pair is the leading one and its worst rival.
-    """
-    chances = _over_rivals(comparison.worse_by(policy.log_tolerance), field)[leading]
-    if not (chances > 0).any():
-        return None, None
-    rival = int(np.argmax(chances))
-    pair = (min(leading, rival), max(leading, rival))
-    runs = float(field.seeds[field.rivals].min())
-    enough = [k for k in _steps() if shown_within(comparison, field, policy, 1 + k / runs)[leading]]
-    return (enough[0] if enough else None), pair
-
-
-def _steps() -> list[int]:
-    return sorted({math.ceil(1.15**i) for i in range(round(math.log(MOST_SEEDS, 1.15)))})
+def decide_unproven(field: Field, median: Floats) -> Decision:
+    """Nothing was repeated, or nothing that reached the target in most runs: the best there is."""
+    k = len(median)
+    nothing = np.full(k, np.nan)
+    told = np.zeros(k, dtype=bool)
+    some = np.flatnonzero((field.reached > 0) & field.rivals)
+    if not len(some):
+        return Decision("unreached", None, (), (), told, nothing, nothing, None)
+    pool = [i for i in some if field.may_be_used[i]] or list(some)
+    used = int(min(pool, key=lambda i: (-field.reached[i], median[i], i)))
+    if field.may_be_used.any():
+        used = int(min(pool, key=lambda i: (median[i], i)))
+    others = tuple(int(i) for i in np.flatnonzero(field.rivals) if i != used)
+    return Decision("unproven", used, (), others, told, nothing, nothing, None)

@@ -11,7 +11,6 @@ The error of the test split itself is common to all runs and is in none of the i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,11 +18,12 @@ import numpy as np
 from scipy import stats
 
 from tune_jobs.formatting import quantity
-from tune_jobs.judging.spread import Floats, Ints, moderated
+from tune_jobs.judging.intervals import QUICKLY
+from tune_jobs.judging.posterior import Floats, Ints, Layout, posterior
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Estimate, Generalization, GeneralizationRow
 
-PER_CENT = 100.0  # moderated variances have a floor made for logs: 0.001 % of accuracy here
+SCALE = 10.0  # the posterior is made for logs: a walk of 5 points a doubling here
 EXACT = 1e-18
 
 Value = Callable[[TargetRun], float | None]
@@ -90,28 +90,22 @@ def observed(runs: Sequence[TargetRun], of: Value) -> Observed:
 
 
 def estimates(of: Observed, confidence: float) -> dict[int, Estimate]:
-    """Mean and t-interval of each batch size, from variances that borrow from each other."""
+    """Mean and interval of each batch size, from noise that borrows from each other's."""
     sizes, cell = np.unique(of.batch_size, return_inverse=True)
     if not len(sizes):
         return {}
     counts = np.bincount(cell)
     means = np.bincount(cell, of.value) / counts
-    freedom = (counts - 1).astype(np.float64)
-    squares = np.bincount(cell, (PER_CENT * (of.value - means[cell])) ** 2)
-    spread = moderated(squares / np.maximum(freedom, 1), freedom)
-    with np.errstate(invalid="ignore"):
-        half = stats.t.ppf((1 + confidence) / 2, spread.freedom) * np.sqrt(spread.variance / counts)
+    if counts.max() < 2:
+        return {int(s): Estimate(float(m), None, None) for s, m in zip(sizes, means, strict=True)}
+    layout = Layout(tuple(map(int, sizes)), cell.astype(np.int64), of.seed)
+    value = SCALE * of.value[None]
+    draws = posterior(layout, value, np.zeros(value.shape, dtype=bool), kept=QUICKLY).middle[0]
+    ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) / SCALE
     return {
-        int(size): _estimate(float(mean), float(width) / PER_CENT)
-        for size, mean, width in zip(sizes, means, half, strict=True)
+        int(size): Estimate(float(mean), float(min(low, mean)), float(min(max(high, mean), 1.0)))
+        for size, mean, low, high in zip(sizes, means, *ends, strict=True)
     }
-
-
-def _estimate(mean: float, half: float) -> Estimate:
-    """The interval, cut where no accuracy (or gap between two) can be."""
-    if math.isnan(half):
-        return Estimate(mean, None, None)
-    return Estimate(mean, mean - half, min(mean + half, 1.0))
 
 
 def difference_p(of: Observed) -> float | None:

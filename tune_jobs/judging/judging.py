@@ -6,8 +6,10 @@ are censored, never dropped; test accuracy is shown and decides nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from tune_jobs.judging.binding import binding_limit, refused
 from tune_jobs.judging.cautions import warnings_of
@@ -16,16 +18,13 @@ from tune_jobs.judging.critical_batch import closed_form, fit_critical_batch, no
 from tune_jobs.judging.devices import judged_on, main_device
 from tune_jobs.judging.generalization import generalization
 from tune_jobs.judging.learning_rate_rule import learning_rate_rule
-from tune_jobs.judging.outlook import by_target, goal_answer, pareto, tied_sizes, unknown_goal
+from tune_jobs.judging.outlook import by_target, goal_answer, pareto, part, unknown_goal
 from tune_jobs.judging.per_batch_size import Shown, rows_of, shown_beside
 from tune_jobs.judging.policy import GOALS, Policy
-from tune_jobs.judging.samples import (
-    Quantity,
-    known_limits,
-    quantity_of,
-    variance_of_resolution,
-)
-from tune_jobs.judging.sentences import advice_of, reason_of
+from tune_jobs.judging.rate_luck import variance_of_rates
+from tune_jobs.judging.samples import Quantity, known_limits, quantity_of
+from tune_jobs.judging.sentences import advice_of, answer_of, change_of, reason_of, why_not
+from tune_jobs.judging.settling import settling_of
 from tune_jobs.judging.speed import (
     examples_per_second,
     line_of_step_seconds,
@@ -33,7 +32,15 @@ from tune_jobs.judging.speed import (
 )
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import BatchSizeProfile, NoiseScale, TargetRun, TrialResult
-from tune_jobs.verdicts import ClosedForm, CriticalBatchSize, GoalAnswer, LearningRateRule, Verdict
+from tune_jobs.verdicts import (
+    BatchSizeVerdict,
+    ClosedForm,
+    CriticalBatchSize,
+    GoalAnswer,
+    LearningRateRule,
+    Use,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -41,17 +48,19 @@ class Case:
     """Everything known of one workload.
 
     Attributes:
-        runs: at all its targets.
+        runs: at all its targets; `searched` those of the search at the target that chose a rate.
         profiles: of the device type that is judged; `elsewhere` those of others.
     """
 
     workload: str
     runs: tuple[TargetRun, ...]
     policy: Policy
-    profiles: tuple[BatchSizeProfile, ...]
-    elsewhere: tuple[BatchSizeProfile, ...]
-    noise: tuple[NoiseScale, ...]
-    search: tuple[TrialResult, ...]
+    profiles: tuple[BatchSizeProfile, ...] = ()
+    elsewhere: tuple[BatchSizeProfile, ...] = ()
+    noise: tuple[NoiseScale, ...] = ()
+    search: tuple[TrialResult, ...] = ()
+    searched: tuple[TargetRun, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def at(self, target: float | None) -> list[TargetRun]:
         """The runs at one target."""
@@ -62,6 +71,14 @@ class Case:
         """Ascending; a table without a target has the one that is not named."""
         return sorted({run.target for run in self.runs}, key=lambda t: (t is not None, t or 0.0))
 
+    def rate_variance(self) -> dict[int, float]:
+        """By batch size, the variance that the choice of its learning rate leaves."""
+        rates: dict[int, list[float]] = {}
+        for run in self.runs:
+            if run.learning_rate:
+                rates.setdefault(run.batch_size, []).append(run.learning_rate)
+        return variance_of_rates(self.searched, {size: median(of) for size, of in rates.items()})
+
 
 def judge_runs(
     runs: Sequence[TargetRun],
@@ -69,12 +86,19 @@ def judge_runs(
     profiles: Sequence[BatchSizeProfile] = (),
     noise: Sequence[NoiseScale] = (),
     search: Sequence[TrialResult] = (),
+    *,
+    searched: Sequence[TargetRun] = (),
+    left_out: Sequence[str] = (),
+    target: float | None = None,
 ) -> list[Verdict]:
     """One verdict for each workload and target, in the order of the workloads, targets ascending.
 
     Args:
         runs: one row for each run and target. No runs, no verdicts.
         profiles, noise, search: of the same workload; what they tell is left out without them.
+        searched: the runs that learning rates were chosen from, at one target.
+        left_out: how many runs are no part of this, and why.
+        target: the verdict at this one alone; the others show how the answer moves.
     """
     verdicts = []
     for workload in dict.fromkeys(run.workload for run in runs):
@@ -82,79 +106,118 @@ def judge_runs(
         device = main_device(mine)
         own = tuple(p for p in profiles if p.device == device)
         others = tuple(p for p in profiles if p.device != device)
-        case = Case(workload, mine, policy, own, others, tuple(noise), tuple(search))
-        verdicts += _judged(case)
+        tried = tuple(run for run in searched if run.workload == workload)
+        told = (tuple(noise), tuple(search), tried, tuple(left_out))
+        verdicts += _judged(Case(workload, mine, policy, own, others, *told), target)
     return verdicts
 
 
-def _judged(case: Case) -> list[Verdict]:
-    contests = {target: contest_at(case, target, case.policy) for target in case.targets}
-    return [_verdict(case, target, contests) for target in case.targets]
+def is_at(target: float | None, asked: float | None) -> bool:
+    """Whether a target is the one that was asked for, rounding aside; any is where None was."""
+    if asked is None:
+        return True
+    return target is not None and math.isclose(target, asked, rel_tol=1e-6)
 
 
-def contest_at(case: Case, target: float | None, policy: Policy) -> Contest:
+def _judged(case: Case, asked: float | None) -> list[Verdict]:
+    shared = case.rate_variance()
+    contests = {target: contest_at(case, target, case.policy, shared) for target in case.targets}
+    wanted = [target for target in case.targets if is_at(target, asked)]
+    return [_verdict(case, target, contests, shared) for target in wanted]
+
+
+def contest_at(
+    case: Case, target: float | None, policy: Policy, of_rates: Mapping[int, float]
+) -> Contest:
     """The batch sizes compared at one target under a policy's goal."""
-    quantity = quantity_of(policy)
+    quantity = quantity_of(policy, case.runs)
     limits = known_limits(judged_on(case.runs, quantity), quantity)
     runs = judged_on(case.at(target), quantity)
-    extra = variance_of_resolution(runs) if quantity.by_target else {}
-    if policy.goal in ("time", "cost"):
-        for size, variance in variance_of_seconds(case.profiles).items():
-            extra[size] = extra.get(size, 0.0) + variance
-    return hold(runs, quantity, limits, policy, extra)
+    of_rates = of_rates if quantity.by_target else {}
+    clock = variance_of_seconds(case.profiles) if policy.goal in ("time", "cost") else {}
+    others = [typical for q in _goals_beside(policy, runs) if (typical := _typical(q, runs))]
+    return hold(runs, quantity, limits, policy, clock, of_rates, others)
 
 
-def _verdict(case: Case, target: float | None, contests: Mapping[float | None, Contest]) -> Verdict:
+def _goals_beside(policy: Policy, runs: Sequence[TargetRun]) -> list[Quantity]:
+    """The quantities of the other goals, by which equals must be equal as well."""
+    goals = [g for g in ("time", "examples", "energy", "accuracy") if g != policy.goal]
+    return [quantity_of(replace(policy, goal=goal), runs) for goal in goals]
+
+
+def _typical(quantity: Quantity, runs: Sequence[TargetRun]) -> dict[int, float]:
+    """By batch size, the median of the quantity on its own scale, less being better."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        value = quantity.of(run)
+        if value is not None and (value > 0 or quantity.scale == "error"):
+            found.setdefault(run.batch_size, []).append(math.exp(quantity.log(value)))
+    return {size: median(values) for size, values in found.items()}
+
+
+def _verdict(
+    case: Case,
+    target: float | None,
+    contests: Mapping[float | None, Contest],
+    of_rates: Mapping[int, float],
+) -> Verdict:
     contest, policy, runs = contests[target], case.policy, case.at(target)
     shown = shown_beside(runs, case.runs, policy)
     rows = rows_of(contest, shown, case.profiles, policy)
-    critical, why_not = fit_critical_batch(runs, policy.confidence)
+    critical, no_critical = fit_critical_batch(runs, policy.confidence)
     rates = examples_per_second(contest.runs, case.profiles)
     limit = binding_limit(contest, rows, rates, case.profiles, critical, policy)
     closed = _closed_form(case, contest, rates, critical)
+    use, settling = _use(contest, rows), settling_of(contest, policy)
     decision = contest.decision
     return Verdict(
         workload=case.workload,
         goal=policy.goal,
         quantity=contest.quantity.name,
+        metric=case.runs[0].metric,
         target=target,
         status=decision.status,
-        recommended_batch_size=contest.size(decision.recommended),
-        tied_batch_sizes=tied_sizes(contest),
-        leading_batch_size=contest.size(decision.leading),
-        risk=_risk(contest),
-        more_seeds=decision.more_seeds,
-        open_pair=_open_pair(contest),
-        reason=reason_of(contest, rows, target, policy),
-        advice=advice_of(contest, policy),
+        answer=answer_of(contest, rows, use, target, policy),
+        change=change_of(contest, rows, settling, policy),
+        use=use,
+        why_not=None if use else why_not(rows, runs, target),
+        risk=decision.risk,
+        risk_allowed=policy.risk_allowed,
+        tied_batch_sizes=contest.sizes(decision.tied),
+        open_batch_sizes=contest.sizes(decision.open),
+        settling=settling,
+        reason=reason_of(contest, rows, runs, target, policy),
+        advice=advice_of(contest, settling, policy),
         binding_limit=limit.name,
         limit_reason=limit.reason,
         critical_batch_size=critical,
-        critical_batch_size_reason=why_not,
+        critical_batch_size_reason=no_critical,
         closed_form=closed,
         noise_scale=noise_summaries(case.noise),
         per_batch_size=rows,
         infeasible_batch_sizes=refused(case.profiles, rows),
         generalization=generalization(runs, policy.confidence),
         sensitivity=by_target(contests),
-        by_goal=_by_goal(case, target, contest, shown),
+        by_goal=_by_goal(case, target, contest, shown, of_rates),
         pareto=pareto(rows),
         learning_rate_rule=_rule(case),
+        rate_deviation={str(size): math.sqrt(of) for size, of in of_rates.items()},
         confidence=policy.confidence,
         tolerance=policy.tolerance,
-        warnings=warnings_of(contest, rows, runs, case.elsewhere, case.search, closed, policy),
+        left_out=case.left_out,
+        warnings=warnings_of(
+            contest, rows, runs, case.elsewhere, case.search, closed, policy, of_rates
+        ),
     )
 
 
-def _risk(contest: Contest) -> float | None:
-    decision = contest.decision
-    index = decision.leading if decision.recommended is None else decision.recommended
-    return None if index is None else min(1.0, float(decision.risk[index]))
-
-
-def _open_pair(contest: Contest) -> tuple[int, int] | None:
-    pair = contest.decision.open_pair
-    return None if pair is None else (contest.batch_sizes[pair[0]], contest.batch_sizes[pair[1]])
+def _use(contest: Contest, rows: Sequence[BatchSizeVerdict]) -> Use | None:
+    index = contest.decision.used
+    if index is None:
+        return None
+    expected, bound = contest.decision.expected[index], contest.decision.bound[index]
+    row = rows[index]
+    return Use(row.batch_size, row.learning_rate, part(expected), part(bound), row.seeds)
 
 
 def _closed_form(
@@ -164,8 +227,9 @@ def _closed_form(
     if case.policy.goal not in ("time", "cost"):
         return None
     line = line_of_step_seconds(rates, case.profiles)
-    winner = contest.size(contest.decision.recommended)
-    return closed_form(line, critical, winner, tied_sizes(contest), contest.batch_sizes)
+    of = contest.decision
+    alike = contest.sizes((*of.tied, *of.open))
+    return closed_form(line, critical, contest.size(of.used), alike, contest.batch_sizes)
 
 
 def _rule(case: Case) -> LearningRateRule | None:
@@ -173,22 +237,33 @@ def _rule(case: Case) -> LearningRateRule | None:
 
 
 def _by_goal(
-    case: Case, target: float | None, own: Contest, shown: Shown
+    case: Case,
+    target: float | None,
+    own: Contest,
+    shown: Shown,
+    of_rates: Mapping[int, float],
 ) -> tuple[GoalAnswer, ...]:
-    return tuple(_under(goal, case, target, own, shown) for goal in GOALS)
+    return tuple(_under(goal, case, target, own, shown, of_rates) for goal in GOALS)
 
 
-def _under(goal: str, case: Case, target: float | None, own: Contest, shown: Shown) -> GoalAnswer:
+def _under(
+    goal: str,
+    case: Case,
+    target: float | None,
+    own: Contest,
+    shown: Shown,
+    of_rates: Mapping[int, float],
+) -> GoalAnswer:
     """The answer were another goal asked for."""
     if goal == "cost" and case.policy.price_per_device_hour is None:
         return unknown_goal(goal, "cost_to_target", "No price per device-hour was given.")
     policy = replace(case.policy, goal=goal)
-    quantity = quantity_of(policy)
+    quantity = quantity_of(policy, case.runs)
     if not _known(quantity, case.at(target)):
         return unknown_goal(goal, quantity.name, f"No {quantity.name} is known.")
-    contest = own if goal == case.policy.goal else contest_at(case, target, policy)
+    contest = own if goal == case.policy.goal else contest_at(case, target, policy, of_rates)
     rows = rows_of(contest, shown, case.profiles, policy)
-    return goal_answer(goal, contest, reason_of(contest, rows, target, policy))
+    return goal_answer(goal, contest, reason_of(contest, rows, case.at(target), target, policy))
 
 
 def _known(quantity: Quantity, runs: Sequence[TargetRun]) -> bool:

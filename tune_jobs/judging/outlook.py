@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from tune_jobs.judging.contest import Contest
@@ -10,39 +11,32 @@ from tune_jobs.verdicts import BatchSizeVerdict, Estimate, GoalAnswer, Pareto, T
 
 def by_target(contests: Mapping[float | None, Contest]) -> tuple[TargetAnswer, ...]:
     """The answer at each target, in the order given."""
-    return tuple(
-        TargetAnswer(
-            target=target,
-            status=contest.decision.status,
-            recommended_batch_size=contest.size(contest.decision.recommended),
-            tied_batch_sizes=tied_sizes(contest),
-            leading_batch_size=contest.size(contest.decision.leading),
-        )
-        for target, contest in contests.items()
-    )
-
-
-def tied_sizes(contest: Contest) -> tuple[int, ...]:
-    """Those that cannot be told from the best or lie within the tolerance, ascending."""
-    return tuple(contest.batch_sizes[index] for index in contest.decision.tied)
+    return tuple(TargetAnswer(target, *_said(contest)) for target, contest in contests.items())
 
 
 def goal_answer(goal: str, contest: Contest, reason: str) -> GoalAnswer:
     """The answer under a goal that could be judged."""
-    return GoalAnswer(
-        goal=goal,
-        quantity=contest.quantity.name,
-        status=contest.decision.status,
-        recommended_batch_size=contest.size(contest.decision.recommended),
-        tied_batch_sizes=tied_sizes(contest),
-        leading_batch_size=contest.size(contest.decision.leading),
-        reason=reason,
-    )
+    return GoalAnswer(goal, contest.quantity.name, *_said(contest), reason)
+
+
+def _said(
+    contest: Contest,
+) -> tuple[str, int | None, float | None, tuple[int, ...], tuple[int, ...]]:
+    """Status, the batch size to use, its bound, those tied with it, those open."""
+    of = contest.decision
+    bound = None if of.used is None else part(of.bound[of.used])
+    sizes = contest.sizes(of.tied), contest.sizes(of.open)
+    return of.status, contest.size(of.used), bound, *sizes
+
+
+def part(regret: float) -> float | None:
+    """A regret as a part; None where it is not known."""
+    return float(regret) if math.isfinite(regret) else None
 
 
 def unknown_goal(goal: str, quantity: str, reason: str) -> GoalAnswer:
     """A goal that the runs say nothing of."""
-    return GoalAnswer(goal, quantity, "undecided", None, (), None, reason)
+    return GoalAnswer(goal, quantity, "unproven", None, None, (), (), reason)
 
 
 def pareto(rows: Sequence[BatchSizeVerdict]) -> Pareto:

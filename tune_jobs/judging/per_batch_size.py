@@ -8,45 +8,42 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from tune_jobs.judging.comparing import Comparison
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.devices import judged_on
-from tune_jobs.judging.intervals import estimate, mean, mean_at_least, typical
+from tune_jobs.judging.intervals import estimate, typical
+from tune_jobs.judging.outlook import part
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.samples import (
     ACCURACY,
     ENERGY,
     EXAMPLES,
     MEMORY,
+    TEST_ACCURACY,
     TIME,
     UPDATES,
     Quantity,
     known_limits,
+    metric_of,
     sample_of,
 )
+from tune_jobs.judging.sentences import ratio_over
 from tune_jobs.records import BatchSizeProfile, TargetRun
 from tune_jobs.verdicts import BatchSizeVerdict, Estimate
 
 NOTHING = Estimate(None, None, None)
 Shown = Mapping[str, Mapping[int, Estimate]]
 SHOWN = (TIME, EXAMPLES, UPDATES, ENERGY, ACCURACY)
-# Shown beside the others; no choice is made from it.
-TEST_ACCURACY = Quantity(
-    "test_accuracy",
-    lambda run: run.test_accuracy,
-    lambda run: None,
-    by_target=False,
-    larger_is_better=True,
-)
 
 
 def shown_beside(
     runs: Sequence[TargetRun], every_target: Sequence[TargetRun], policy: Policy
 ) -> Shown:
     """Each quantity that is shown whatever the goal, by its name and by batch size."""
-    return {q.name: estimates(q, runs, every_target, policy) for q in (*SHOWN, TEST_ACCURACY)}
+    shown = {q.name: estimates(q, runs, every_target, policy) for q in (*SHOWN, TEST_ACCURACY)}
+    own = metric_of(runs)
+    named = {} if own is ACCURACY else estimates(own, runs, every_target, policy)
+    return {**shown, "val_metric": named}
 
 
 def rows_of(
@@ -57,12 +54,13 @@ def rows_of(
         BatchSizeVerdict(
             batch_size=size,
             standing=standing(contest, index),
-            within_tolerance=bool(contest.decision.within[index]),
+            expected_regret=part(contest.decision.expected[index]),
+            regret_bound=part(contest.decision.bound[index]),
             ratio_to_best=ratio_to_best(contest, index, policy.confidence),
             seeds=int(contest.seeds[index]),
             reached=int(contest.reached[index]),
-            **_judged(contest, index, policy),
-            **_shown(size, shown),
+            **_judged(contest, index),
+            **_shown(size, {**shown, **_own(contest, shown)}),
             **_costs([run for run in contest.runs if run.batch_size == size]),
             **_fit(size, profiles),
         )
@@ -72,6 +70,15 @@ def rows_of(
 
 def _shown(size: int, estimated: Shown) -> dict[str, Any]:
     return {name: of.get(size, NOTHING) for name, of in estimated.items()}
+
+
+def _own(contest: Contest, shown: Shown) -> Shown:
+    """The judged quantity as the contest has it, where it is among those shown."""
+    name = contest.quantity.name
+    if name not in shown:
+        return {}
+    of = enumerate(contest.batch_sizes)
+    return {name: {size: estimate(contest.quantity, contest.typical, i) for i, size in of}}
 
 
 def estimates(
@@ -91,52 +98,33 @@ def estimates(
 
 
 def standing(contest: Contest, index: int) -> str:
-    """One of records.STANDINGS."""
-    if index in contest.decision.tied:
+    """One of verdicts.STANDINGS."""
+    of = contest.decision
+    if index == of.used:
+        return "used"
+    if index in of.tied:
         return "tied"
-    return "slower" if contest.field.candidates[index] else "unreached"
+    if index in of.open:
+        return "open"
+    return "slower" if contest.field.may_be_used[index] else "unreached"
 
 
 def ratio_to_best(contest: Contest, index: int, confidence: float) -> Estimate:
     """Over the best other batch size; ends are None where they cannot be told."""
-    found = contest.comparison
-    others = [i for i in np.flatnonzero(contest.field.candidates) if i != index]
+    middle = contest.typical.median
+    others = [i for i in np.flatnonzero(contest.field.may_be_used) if i != index]
     if not others:
         return NOTHING
-    best = int(min(others, key=lambda i: found.middle[i]))
-    if not math.isfinite(found.middle[index]) or not math.isfinite(found.middle[best]):
+    best = int(min(others, key=lambda i: middle[i]))
+    if not math.isfinite(middle[index]) or not math.isfinite(middle[best]):
         return NOTHING
-    return ratio(found, index, best, confidence)
+    return ratio_over(contest, index, best, confidence)
 
 
-def ratio(found: Comparison, index: int, other: int, confidence: float) -> Estimate:
-    """The one's typical quantity over the other's (of an accuracy: the error rates)."""
-    middle, error = float(found.difference[index, other]), float(found.error[index, other])
-    freedom = float(found.freedom[index, other])
-    if not math.isfinite(error) or not freedom > 0:
-        return Estimate(math.exp(middle), None, None)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    return Estimate(*(_exp(middle + part * half) for part in (0, -1, 1)))
-
-
-def _exp(value: float) -> float | None:
-    return math.exp(value) if abs(value) < 700 else None
-
-
-def _judged(contest: Contest, index: int, policy: Policy) -> dict[str, Any]:
-    """Median and mean of the verdict's own quantity."""
-    of, quantity, sample = contest.typical, contest.quantity, contest.sample
-    middle = estimate(quantity, of, index)
-    average = mean(quantity, sample, of, index, policy.confidence)
-    return {
-        "median": middle.value,
-        "low": middle.low,
-        "high": middle.high,
-        "mean": average.value,
-        "mean_low": average.low,
-        "mean_high": average.high,
-        "mean_at_least": mean_at_least(sample, index),
-    }
+def _judged(contest: Contest, index: int) -> dict[str, Any]:
+    """Median of the verdict's own quantity, and its interval."""
+    middle = estimate(contest.quantity, contest.typical, index)
+    return {"median": middle.value, "low": middle.low, "high": middle.high}
 
 
 def _costs(runs: Sequence[TargetRun]) -> dict[str, Any]:
@@ -152,6 +140,7 @@ def _costs(runs: Sequence[TargetRun]) -> dict[str, Any]:
         "learning_rate": _median([run.learning_rate for run in runs]),
         "examples_per_second": _median([run.examples_per_second for run in runs]),
         "peak_memory_mib": _median([MEMORY.of(run) for run in runs]),
+        "train_seconds": _median([run.train_seconds for run in runs]),
     }
 
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from tune_jobs.errors import UserError
 from tune_jobs.judging.policy import Policy
-from tune_jobs.judging.spread import Bools, Floats, Ints
+from tune_jobs.judging.posterior import Bools, Floats, Ints, Layout
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import TargetRun
 
 Value = Callable[[TargetRun], float | None]
 Limits = Mapping[int, float]
+FURTHEST = 600.0  # of a log from the middle one: what is beyond is no quantity but a mistake
 
 
 def energy_to_target(run: TargetRun) -> float | None:
@@ -39,7 +40,8 @@ class Quantity:
         of: its value of a run that reached the target; `limit` what a run that did not is over.
         by_target: whether only runs that reached the target have one.
         of_device: whether it holds for one device type alone.
-        larger_is_better: an accuracy; its error rate 1 - accuracy is what is compared.
+        scale: what is compared by ratio: the `value`; its `error` 1 - value, of a fraction of which
+            more is better; its `inverse`, of any other number of which more is better.
     """
 
     name: str
@@ -47,13 +49,21 @@ class Quantity:
     limit: Value
     by_target: bool = True
     of_device: bool = False
-    larger_is_better: bool = False
+    scale: str = "value"
+
+    def log(self, value: float) -> float:
+        """The log of what is compared; minus infinity for an error rate of 0."""
+        if self.scale == "error":
+            return math.log(1 - value) if value < 1 else -math.inf
+        return -math.log(value) if self.scale == "inverse" else math.log(value)
 
     def shown(self, log_value: float) -> float | None:
         """From the log scale back to the quantity; None where it has no end."""
-        if not math.isfinite(log_value):
+        if not abs(log_value) < 700:
             return None
-        return 1 - math.exp(log_value) if self.larger_is_better else math.exp(log_value)
+        if self.scale == "error":
+            return 1 - math.exp(log_value)
+        return math.exp(-log_value if self.scale == "inverse" else log_value)
 
 
 TIME = Quantity(
@@ -65,28 +75,38 @@ TIME = Quantity(
 EXAMPLES = Quantity("examples_to_target", lambda r: r.examples_to_target, lambda r: r.examples_seen)
 UPDATES = Quantity("updates_to_target", lambda r: r.updates_to_target, lambda r: r.updates)
 ENERGY = Quantity("energy_joules", energy_to_target, lambda r: r.energy_joules, of_device=True)
-MEMORY = Quantity(
-    "peak_memory_mib",
-    lambda r: r.peak_memory_mib,
-    lambda r: None,
-    by_target=False,
-    of_device=True,
-)
-ACCURACY = Quantity(
-    "val_accuracy",
-    lambda run: run.val_accuracy,
-    lambda run: None,
-    by_target=False,
-    larger_is_better=True,
-)
 
 
-def quantity_of(policy: Policy) -> Quantity:
+def at_the_end(name: str, of: Value, scale: str = "error", of_device: bool = False) -> Quantity:
+    """A quantity that every run has, whatever it reached."""
+    return Quantity(name, of, lambda run: None, False, of_device, scale)
+
+
+MEMORY = at_the_end("peak_memory_mib", lambda r: r.peak_memory_mib, "value", of_device=True)
+ACCURACY = at_the_end("val_accuracy", lambda r: r.val_accuracy)
+TEST_ACCURACY = at_the_end("test_accuracy", lambda r: r.test_accuracy)  # shown; chooses nothing
+
+
+def metric_of(runs: Sequence[TargetRun]) -> Quantity:
+    """The metric that the runs end with: the validation accuracy, or one of another name."""
+    other = [run for run in runs if run.val_metric is not None]
+    if not other:
+        return ACCURACY
+    values = [run.val_metric or 0.0 for run in other]
+    scale = "value"
+    if other[0].mode == "max":
+        scale = "error" if all(0 <= v <= 1 for v in values) else "inverse"
+    return at_the_end("val_metric", lambda r: r.val_metric, scale)
+
+
+def quantity_of(policy: Policy, runs: Sequence[TargetRun]) -> Quantity:
     """The quantity that the policy's goal compares."""
     if policy.goal == "cost":
         return cost(policy.price_per_device_hour or 0.0)
-    goals = {"time": TIME, "examples": EXAMPLES, "energy": ENERGY, "accuracy": ACCURACY}
-    return {**goals, "memory": MEMORY}[policy.goal]
+    if policy.goal == "accuracy":
+        return metric_of(runs)
+    goals = {"time": TIME, "examples": EXAMPLES, "energy": ENERGY, "memory": MEMORY}
+    return goals[policy.goal]
 
 
 def cost(price_per_device_hour: float) -> Quantity:
@@ -103,19 +123,6 @@ def cost(price_per_device_hour: float) -> Quantity:
     )
 
 
-def variance_of_resolution(runs: Sequence[TargetRun]) -> dict[int, float]:
-    """By batch size, the variance of the log that evaluating now and then leaves in a crossing.
-
-    It is uniform within the resolution. All runs of a batch size are evaluated at the same
-    examples, so that they may share it: equal numbers say less than they seem to.
-    """
-    found: dict[int, list[float]] = {}
-    for run in runs:
-        if reached(run) and run.resolution is not None:
-            found.setdefault(run.batch_size, []).append(run.resolution**2 / 12)
-    return {size: sum(parts) / len(parts) for size, parts in found.items()}
-
-
 @dataclass(frozen=True)
 class Sample:
     """Runs at one target as arrays over N runs of K batch sizes.
@@ -125,6 +132,7 @@ class Sample:
         seed: (N,) index of the run's seed; a run of unknown seed has an index of its own.
         value: (N,) log of the quantity, or of what it is known to exceed where `censored`
             (minus infinity where nothing is known).
+        step: (K,) within what part of itself a batch size's crossings are known; 0 where exactly.
     """
 
     batch_sizes: tuple[int, ...]
@@ -132,9 +140,19 @@ class Sample:
     seed: Ints
     value: Floats
     censored: Bools
+    step: Floats
 
     def __len__(self) -> int:
         return len(self.batch_sizes)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.batch_sizes, self.cell, self.seed)
+
+    @property
+    def known(self) -> Bools:
+        """Runs of which something is known (N,)."""
+        return np.isfinite(self.value)
 
     @property
     def runs(self) -> Ints:
@@ -146,63 +164,78 @@ class Sample:
         """Runs of each batch size that were not censored (K,)."""
         return np.bincount(self.cell[~self.censored], minlength=len(self)).astype(np.int64)
 
-    def of(self, index: int) -> Sample:
-        """The runs of one batch size."""
-        mine = self.cell == index
-        zeros = np.zeros(int(mine.sum()), dtype=np.int64)
-        size = (self.batch_sizes[index],)
-        return Sample(size, zeros, self.seed[mine], self.value[mine], self.censored[mine])
+    def only(self, kept: Bools) -> Sample:
+        """The runs that are kept (N,), among the same batch sizes."""
+        parts = (self.cell[kept], self.seed[kept], self.value[kept], self.censored[kept])
+        return Sample(self.batch_sizes, *parts, self.step)
 
 
 def sample_of(runs: Sequence[TargetRun], quantity: Quantity, limits: Limits) -> Sample:
     """The runs as arrays; runs without the quantity are left out, those censored never.
 
-    `limits` bounds from below, for a batch size, a run whose own end is not known.
+    `limits` bounds from below, for a batch size, a run whose own end is not known. Raises UserError
+    for a value that has no logarithm.
     """
     sizes = tuple(sorted({run.batch_size for run in runs}))
-    floor = _error_floor(runs, quantity) if quantity.larger_is_better else 0.0
     rows = []
     for place, run in enumerate(runs):
-        cell, seed = sizes.index(run.batch_size), _seed_key(run, place)
+        key = (sizes.index(run.batch_size), _seed_key(run, place))
         value = quantity.of(run) if reached(run) or not quantity.by_target else None
         if value is not None:
-            rows.append((cell, seed, _log(quantity, value, floor, run), False))
+            rows.append((*key, _log(quantity, value, run), False))
         elif quantity.by_target and not reached(run):
             limit = quantity.limit(run) or limits.get(run.batch_size)
-            rows.append((cell, seed, math.log(limit) if limit else -math.inf, True))
-    return _arrays(sizes, rows)
+            rows.append((*key, quantity.log(limit) if limit else -math.inf, True))
+    return _arrays(sizes, rows, _steps(runs, sizes) if quantity.by_target else np.zeros(len(sizes)))
 
 
-def _arrays(sizes: tuple[int, ...], rows: list[tuple[int, object, float, bool]]) -> Sample:
+def _arrays(
+    sizes: tuple[int, ...], rows: list[tuple[int, object, float, bool]], step: Floats
+) -> Sample:
     keys = {key: index for index, key in enumerate(dict.fromkeys(row[1] for row in rows))}
+    value = np.array([row[2] for row in rows], dtype=np.float64)
+    censored = np.array([row[3] for row in rows], dtype=np.bool_)
     return Sample(
         sizes,
         np.array([row[0] for row in rows], dtype=np.int64),
         np.array([keys[row[1]] for row in rows], dtype=np.int64),
-        np.array([row[2] for row in rows], dtype=np.float64),
-        np.array([row[3] for row in rows], dtype=np.bool_),
+        _within_reach(value, censored),
+        censored,
+        step,
     )
+
+
+def _within_reach(value: Floats, censored: Bools) -> Floats:
+    """An error rate of 0 counts as half of the smallest; nothing lies further than FURTHEST."""
+    finite = value[np.isfinite(value)]
+    least = float(finite.min(initial=0.0)) - math.log(2)
+    value = np.where(np.isfinite(value) | censored, value, least)
+    middle = float(np.median(finite)) if len(finite) else 0.0
+    inside = np.clip(value, middle - FURTHEST, middle + FURTHEST)
+    return np.where(np.isfinite(value), inside, value)
+
+
+def _steps(runs: Sequence[TargetRun], sizes: Sequence[int]) -> Floats:
+    """The evaluations' grid about the crossings of each batch size (K,), as the mean part."""
+    found: dict[int, list[float]] = {size: [0.0] for size in sizes}
+    for run in runs:
+        if reached(run) and run.resolution:
+            found[run.batch_size].append(run.resolution)
+    return np.array([sum(parts) / max(1, len(parts) - 1) for parts in found.values()])
 
 
 def _seed_key(run: TargetRun, place: int) -> object:
     return run.seed if run.seed is not None else ("unknown", place)
 
 
-def _log(quantity: Quantity, value: float, floor: float, run: TargetRun) -> float:
-    if quantity.larger_is_better:
-        return math.log(max(1 - value, floor))
-    if value <= 0:
+def _log(quantity: Quantity, value: float, run: TargetRun) -> float:
+    if quantity.scale != "error" and value <= 0:
         raise UserError(
             f"{quantity.name} {value:g} of batch size {run.batch_size}, seed {run.seed}: must be "
-            "greater than 0; correct the run, or leave the value empty if it never got there"
+            "greater than 0, since batch sizes are compared by ratio; correct the run, or leave "
+            "the value empty if it never got there"
         )
-    return math.log(value)
-
-
-def _error_floor(runs: Sequence[TargetRun], quantity: Quantity) -> float:
-    """Half of the smallest error rate seen: what an error rate of zero counts as."""
-    errors = [1 - value for run in runs if (value := quantity.of(run)) is not None]
-    return min((e for e in errors if e > 0), default=1e-6) / 2
+    return quantity.log(value)
 
 
 def known_limits(runs: Sequence[TargetRun], quantity: Quantity) -> dict[int, float]:
@@ -213,7 +246,7 @@ def known_limits(runs: Sequence[TargetRun], quantity: Quantity) -> dict[int, flo
     also the maximum-likelihood value of an unknown limit. `runs` are those at all targets.
     """
     largest: dict[int, float] = {}
-    for run in runs:
+    for run in runs if quantity.by_target else ():
         values = [quantity.of(run) if reached(run) else None, quantity.limit(run)]
         for value in (v for v in values if v):
             largest[run.batch_size] = max(value, largest.get(run.batch_size, 0.0))

@@ -1,21 +1,22 @@
-"""A decision in words: the reason in one sentence, and what to do next."""
+"""A decision in words: the answer in one line, what could change it, its grounds, what to do."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from tune_jobs.formatting import accuracy, count, quantity, seconds, target_name
+from tune_jobs.formatting import count, learning_rate, quantity, seconds, target_name
 from tune_jobs.judging.contest import Contest
-from tune_jobs.judging.deciding import MOST_SEEDS
 from tune_jobs.judging.policy import Policy
-from tune_jobs.verdicts import BatchSizeVerdict, Estimate
+from tune_jobs.judging.regret import MOST_LOG
+from tune_jobs.judging.settling import BLOCKS, ended_early
+from tune_jobs.records import TargetRun
+from tune_jobs.verdicts import BatchSizeVerdict, Estimate, Settling, Use
 
 Show = Callable[..., str]
-
-
-def _plain(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    return quantity(value, low, high)
+NO_BOUND = 10.0  # a regret over this many times is no bound worth a number
 
 
 def _mebibytes(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -28,175 +29,254 @@ def _joules(value: float | None, low: float | None = None, high: float | None = 
 
 @dataclass(frozen=True)
 class Words:
-    """How a goal's quantity is spoken of: `64 {does} {value}`, `128 {compares} 1.3 times`."""
+    """How a goal's quantity is spoken of.
+
+    Attributes:
+        does, show: `64 {does} {value}`; `compares` `128 {compares} 1.3 times`.
+        best: `within 3 % of {best}`; `as_good` `32 may be {as_good}`.
+    """
 
     does: str
     show: Show
     compares: str
-    least: str
+    best: str
+    as_good: str
 
 
 WORDS = {
-    "time": Words("reaches {target} in", seconds, "takes {ratio} as long", "the fastest"),
-    "examples": Words(
-        "reaches {target} with the fewest examples,", count, "needs {ratio} as many",
-        "the most frugal",
-    ),
-    "energy": Words(
-        "reaches {target} on", _joules, "takes {ratio} the energy",
-        "the most frugal",
-    ),
-    "cost": Words("reaches {target} at a cost of", _plain, "costs {ratio} as much", "the cheapest"),
-    "memory": Words("reaches {target} within", _mebibytes, "takes {ratio} as much", "the leanest"),
-    "accuracy": Words(
-        "ends at a validation accuracy of", accuracy, "makes {ratio} as many errors",
-        "the most accurate",
-    ),
+    "time": Words("reaches {target} in", seconds, "takes {ratio} as long", "the fastest",
+                  "as fast"),
+    "examples": Words("reaches {target} with", count, "needs {ratio} as many examples",
+                      "the fewest examples", "as frugal"),
+    "energy": Words("reaches {target} on", _joules, "takes {ratio} the energy",
+                    "the least energy", "as frugal"),
+    "cost": Words("reaches {target} at a cost of", quantity, "costs {ratio} as much",
+                  "the cheapest", "as cheap"),
+    "memory": Words("takes", _mebibytes, "takes {ratio} as much", "the least memory", "as lean"),
 }  # fmt: skip
 
 
-def reason_of(
-    contest: Contest, rows: Sequence[BatchSizeVerdict], target: float | None, policy: Policy
+def words_of(contest: Contest, policy: Policy) -> Words:
+    """The goal's words; the metric's own name where it is judged."""
+    if policy.goal != "accuracy":
+        return WORDS[policy.goal]
+    scale, metric = contest.quantity.scale, contest.runs[0].metric if contest.runs else "accuracy"
+    name = f"validation {metric}" if metric == "accuracy" else metric
+    compares, best = {
+        "error": ("makes {ratio} as many errors", "the lowest error"),
+        "value": (f"ends at {{ratio}} the {metric}", f"the lowest {metric}"),
+        "inverse": (f"falls short of its {metric} {{ratio}}", f"the highest {metric}"),
+    }[scale]
+    return Words(f"ends at a {name} of", quantity, compares, best, "as good")
+
+
+def answer_of(
+    contest: Contest,
+    rows: Sequence[BatchSizeVerdict],
+    use: Use | None,
+    target: float | None,
+    policy: Policy,
 ) -> str:
-    """Why the verdict is what it is, in one sentence."""
-    status = contest.decision.status
-    if status == "unreached":
-        return _unreached(target)
-    if status == "undecided":
-        return _undecided(contest, rows, policy)
-    return _decided(contest, rows, target, policy)
+    """The first line: which batch size to use now, and what that can cost at the most."""
+    if use is None:
+        return "No batch size to use yet: no run reached the target."
+    rate = use.learning_rate
+    at = "" if rate is None else f", learning rate {learning_rate(rate)}"
+    named_use = f"Use batch size {use.batch_size}{at}: "
+    words = words_of(contest, policy)
+    if use.expected_regret is not None and use.regret_bound is not None:
+        return named_use + _within(use.expected_regret, use.regret_bound, words, policy) + "."
+    return named_use + _unproven(contest, rows, target, words) + "."
 
 
-def _unreached(target: float | None) -> str:
-    return f"No batch size reached {target_name(target)} in more than half of its runs."
+def _within(expected: float, bound: float, words: Words, policy: Policy) -> str:
+    sure = f"at {policy.confidence:.0%} within {per_cent(bound)}".replace("%", " %", 1)
+    if bound >= NO_BOUND:
+        sure = "how much worse at the most cannot be told"
+    if expected < 0.005:
+        return f"expected to be {words.best}, {sure}"
+    return f"expected within {per_cent(expected)} of {words.best}, {sure}"
 
 
-def _decided(
-    contest: Contest, rows: Sequence[BatchSizeVerdict], target: float | None, policy: Policy
+def per_cent(part: float) -> str:
+    """`14 %`: never less than it is, and at least 1 %."""
+    return f"{max(1, math.ceil(100 * part - 1e-6)):,} %"
+
+
+def _unproven(
+    contest: Contest, rows: Sequence[BatchSizeVerdict], target: float | None, words: Words
 ) -> str:
-    index = contest.decision.recommended
-    assert index is not None, "a decided contest recommends"
-    row, words = rows[index], WORDS[policy.goal]
-    does = words.does.format(target=target_name(target))
-    said = f"{row.batch_size} {does} {words.show(row.median, row.low, row.high)}"
-    if len(contest.decision.tied) > 1:
-        return f"{said}, and {_among_equals(contest, rows, index, policy)}."
-    return f"{said}; {_runner_up(contest, rows, index, words, policy)}."
-
-
-def _among_equals(
-    contest: Contest, rows: Sequence[BatchSizeVerdict], index: int, policy: Policy
-) -> str:
-    """What sets the recommended one apart from those it is tied with."""
-    names = named([contest.batch_sizes[i] for i in contest.decision.tied])
+    """What single runs, or few that reached, tell by themselves."""
+    index = contest.decision.used
+    assert index is not None, "something is used"
     row = rows[index]
-    memory = row.peak_memory_mib
-    least = f"takes the least memory ({count(memory)} MiB)" if memory else "is the smallest"
-    within = all(contest.decision.within[i] for i in contest.decision.tied)
-    those = "of" if within else f"of those shown to be within {policy.tolerance:.0%} of the best in"
-    return f"{least} {those} {names}, {_equal(policy)}"
+    if contest.quantity.by_target and 2 * row.reached <= row.seeds:
+        return f"unproven, it reached {target_name(target)} in {row.reached} of {row.seeds} runs"
+    if int(contest.field.rivals.sum()) < 2:
+        return "unproven, there is no other batch size to compare it with"
+    single = "one run each" if contest.seeds.max() < 2 else "its runs were not repeated"
+    return f"unproven, {single}; {_apart(contest, rows, index, words)}"
 
 
-def _equal(policy: Policy) -> str:
-    return (
-        f"which cannot be told apart at {policy.confidence:.0%} or lie within "
-        f"{policy.tolerance:.0%}"
-    )
+def _apart(contest: Contest, rows: Sequence[BatchSizeVerdict], index: int, words: Words) -> str:
+    """By how much the numbers alone separate the next best."""
+    value = words.show(rows[index].median)
+    second = _next_best(contest, index)
+    if second is None:
+        return f"{value}, and no other reached it"
+    other = rows[second]
+    ratio = times_of(contest.typical.median[second] - contest.typical.median[index])
+    times = f" ({quantity(ratio)} times)" if contest.quantity.scale == "value" else ""
+    return f"{value}, the next best, {other.batch_size}, {words.show(other.median)}{times}"
 
 
-def _runner_up(
-    contest: Contest, rows: Sequence[BatchSizeVerdict], index: int, words: Words, policy: Policy
+def _next_best(contest: Contest, index: int) -> int | None:
+    middle = contest.typical.median
+    others = [i for i in range(len(middle)) if i != index and math.isfinite(middle[i])]
+    return min(others, key=lambda i: float(middle[i]), default=None)
+
+
+def why_not(
+    rows: Sequence[BatchSizeVerdict], runs: Sequence[TargetRun], target: float | None
 ) -> str:
-    """The next best, and by how much it is worse."""
-    middle = contest.comparison.middle
-    others = [i for i in range(len(rows)) if contest.field.candidates[i] and i != index]
-    if not others:
-        return "no other batch size reached the target in more than half of its runs"
-    second = min(others, key=lambda i: float(middle[i]))
-    over = rows[second].ratio_to_best
-    return (
-        f"the next best, {rows[second].batch_size}, {words.compares.format(ratio=_ratio(over))}, "
-        f"told apart at {policy.confidence:.0%}"
-    )
+    """No run reached the target: how far they came."""
+    known = [(r.val_accuracy.value, r.batch_size) for r in rows if r.val_accuracy.value is not None]
+    came = ""
+    if known:
+        best, size = max(known)
+        came = f"; {size} came closest, with {quantity(best)}"
+    return f"None of {len(runs)} runs reached {target_name(target)}{came}."
 
 
-def _ratio(over: Estimate) -> str:
-    return quantity(over.value, over.low, over.high, unit="times")
-
-
-def _undecided(contest: Contest, rows: Sequence[BatchSizeVerdict], policy: Policy) -> str:
-    decision, words = contest.decision, WORDS[policy.goal]
-    assert decision.leading is not None, "an undecided contest has a leader"
-    row = rows[decision.leading]
-    leads = f"{row.batch_size} leads with {words.show(row.median, row.low, row.high)}"
-    if contest.seeds.max() < 2:
-        return f"Undecided: one run of each batch size cannot tell noise from difference; {leads}."
-    if decision.more_seeds is None:
-        return f"Undecided: {leads}, {_open(contest, rows)}."
-    return f"Undecided: about {_settle(contest)}; {leads}."
-
-
-def _settle(contest: Contest) -> str:
-    """`4 more seeds would settle 64 against 128`."""
-    number, pair = contest.decision.more_seeds, contest.decision.open_pair
-    seeds = "1 more seed" if number == 1 else f"{number} more seeds"
-    if pair is None:
-        return f"{seeds} would settle it"
-    return f"{seeds} would settle {contest.size(pair[0])} against {contest.size(pair[1])}"
-
-
-def _open(contest: Contest, rows: Sequence[BatchSizeVerdict]) -> str:
-    """Why no number of seeds is named."""
-    pair, leading = contest.decision.open_pair, contest.decision.leading
-    if pair is None or leading is None:
-        return (
-            "but has a single run" if _single(contest, leading) else "but is not shown to be best"
-        )
-    other = pair[0] if pair[1] == leading else pair[1]
-    row = rows[other]
-    if not contest.field.candidates[other]:
-        return (
-            f"but the runs of {row.batch_size} that did not reach the target ended too early to "
-            "tell it slower"
-        )
-    if _single(contest, other) or _single(contest, leading):
-        return f"and a single run tells too little of {_those_single(contest)}"
-    return f"but settling it against {row.batch_size} would take over {MOST_SEEDS} more seeds"
-
-
-def _single(contest: Contest, index: int | None) -> bool:
-    return index is not None and int(contest.seeds[index]) < 2
-
-
-def _those_single(contest: Contest) -> str:
-    return named([b for b, n in zip(contest.batch_sizes, contest.seeds, strict=True) if n < 2])
-
-
-def advice_of(contest: Contest, policy: Policy) -> str | None:
-    """What to do next; None when the verdict stands."""
-    decision = contest.decision
-    if decision.status == "unreached":
-        return "Lower the target or give the runs a larger budget (--target, --budget-examples)."
-    if decision.status != "undecided":
+def change_of(
+    contest: Contest, rows: Sequence[BatchSizeVerdict], settling: Settling | None, policy: Policy
+) -> str | None:
+    """The second line: what could change the answer, and what that costs."""
+    of, words = contest.decision, words_of(contest, policy)
+    if of.used is None:
         return None
-    if contest.seeds.min() < 2:
-        return "Give every batch size at least 3 seeds, the same ones (--resume --seeds 3)."
-    if decision.more_seeds is not None:
-        total = int(contest.seeds[contest.field.rivals].min()) + decision.more_seeds
-        return f"Run {_of_pair(contest)} with the same further seeds (--resume --seeds {total})."
-    if _early(contest):
-        return "Give the runs a larger budget (--budget-examples)."
-    return f"Take {contest.size(decision.leading)}, or accept a wider tolerance."
+    if settling is not None:
+        return f"{_open_ones(contest, words)} {_settle(contest, settling)}".strip()
+    if of.open:
+        sure = 1 - policy.risk_allowed
+        return (
+            f"{named(contest.sizes(of.open))} may be {words.as_good}; that any is over "
+            f"{policy.tolerance:.0%} better is ruled out at {sure:.0%}."
+        ).replace("%", " %")
+    if of.tied:
+        verb = "is" if len(of.tied) == 1 else "are"
+        within = f"{policy.tolerance:.0%}".replace("%", " %")
+        return f"{named(contest.sizes(of.tied))} {verb} equal to it within {within}."
+    return None
 
 
-def _early(contest: Contest) -> bool:
-    pair = contest.decision.open_pair
-    return pair is not None and not all(contest.field.candidates[i] for i in pair)
+def _open_ones(contest: Contest, words: Words) -> str:
+    of = contest.decision
+    if of.status == "unproven" or not of.open:
+        return ""
+    return f"{named(contest.sizes(of.open))} may be {words.as_good}."
 
 
-def _of_pair(contest: Contest) -> str:
-    pair = contest.decision.open_pair
-    return "them" if pair is None else f"{contest.size(pair[0])} and {contest.size(pair[1])}"
+def _settle(contest: Contest, settling: Settling) -> str:
+    """`Settling it takes about 40 s more: worth it for more than 90 trainings.`"""
+    if settling.seeds is None:
+        early = [contest.batch_sizes[i] for i in contest.decision.open if ended_early(contest, i)]
+        if early:
+            return f"The runs of {named(early)} were ended too early to tell."
+        if not contest.shared.any():
+            return f"Settling it would take over {BLOCKS[-1]} runs of each."
+        return (
+            "More runs alone would not settle it: the best learning rates, or the profiled "
+            "seconds, are not known well enough."
+        )
+    have = min(int(contest.seeds[contest.batch_sizes.index(s)]) for s in settling.batch_sizes)
+    further = settling.seeds - have
+    runs = f"{further} more run{'' if further == 1 else 's'} of {named(settling.batch_sizes)}"
+    if settling.device_seconds is None:
+        return f"Settling it takes about {runs}."
+    told = f"Settling it takes about {_roughly(settling.device_seconds)} more ({runs})"
+    if settling.trainings is None:
+        return f"{told}."
+    many = "any further training" if settling.trainings == 1 else (
+        f"more than {settling.trainings:,} trainings"
+    )  # fmt: skip
+    return f"{told}: worth it for {many}."
+
+
+def _roughly(value: float) -> str:
+    """Seconds to two digits."""
+    return seconds(value, value * 0.9, value * 1.1).split(" [")[0]
+
+
+def reason_of(
+    contest: Contest,
+    rows: Sequence[BatchSizeVerdict],
+    runs: Sequence[TargetRun],
+    target: float | None,
+    policy: Policy,
+) -> str:
+    """The answer's grounds, in one sentence."""
+    index = contest.decision.used
+    if index is None:
+        return why_not(rows, runs, target)
+    row, words = rows[index], words_of(contest, policy)
+    does = words.does.format(target=target_name(target))
+    if row.median is None:
+        often = f"{row.reached} of {row.seeds} runs"
+        return f"{row.batch_size} reached {target_name(target)} in {often}."
+    said = f"{row.batch_size} {does} {words.show(row.median, row.low, row.high)}"
+    if contest.decision.tied and contest.decision.status == "tied":
+        return f"{said}, and {_among_equals(contest, row, policy)}."
+    second = _next_best(contest, index)
+    if second is None:
+        return f"{said}; no other batch size got there in most of its runs."
+    over = ratio_over(contest, second, index, policy.confidence)
+    return f"{said}; the next best, {rows[second].batch_size}, {_compared(words, over)}."
+
+
+def _among_equals(contest: Contest, row: BatchSizeVerdict, policy: Policy) -> str:
+    """What sets the one to use apart from those it is equal to."""
+    names = named(contest.sizes(sorted({*contest.decision.tied, contest.decision.used or 0})))
+    memory = row.peak_memory_mib
+    least = f"takes {count(memory)} MiB" if memory else "is the one to use"
+    within = f"{policy.tolerance:.0%}".replace("%", " %")
+    return f"{least}, of {names}, which are equal within {within}"
+
+
+def ratio_over(contest: Contest, index: int, other: int, confidence: float) -> Estimate:
+    """The one's typical quantity over the other's, with its interval where runs were repeated."""
+    if contest.regret is None:
+        middle = contest.typical.median
+        return Estimate(times_of(middle[index] - middle[other]), None, None)
+    draws = contest.regret.first[0]
+    over = sorted((draws[:, index] - draws[:, other]).tolist())
+    ends = [over[int(p * (len(over) - 1))] for p in ((1 - confidence) / 2, (1 + confidence) / 2)]
+    low, high = (times_of(end) for end in ends)
+    return Estimate(times_of(median(over)), low, high)
+
+
+def times_of(log_ratio: float) -> float:
+    """A ratio from its log, the furthest ones cut to what a float can hold."""
+    return math.exp(max(-MOST_LOG, min(MOST_LOG, log_ratio)))
+
+
+def _compared(words: Words, over: Estimate) -> str:
+    return words.compares.format(ratio=quantity(over.value, over.low, over.high, unit="times"))
+
+
+def advice_of(contest: Contest, settling: Settling | None, policy: Policy) -> str | None:
+    """The command that is worth its price; None where the answer stands, or nothing is."""
+    if contest.decision.status == "unreached":
+        if policy.resume is None:
+            return "Judge at a target that was reached (--target)."
+        return "Begin a sweep with a lower --target, or with a larger --budget-examples."
+    if settling is None or policy.resume is None or settling.worth_it is False:
+        return None
+    if settling.seeds is not None:
+        return f"{policy.resume} --seeds {settling.seeds}"
+    if any(ended_early(contest, i) for i in contest.decision.open):
+        return "Begin a sweep with a larger --budget-examples."
+    return "Begin a sweep with more learning rates (--trials)."
 
 
 def named(sizes: Sequence[int | None]) -> str:

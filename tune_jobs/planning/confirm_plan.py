@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tune_jobs.config import SweepConfig
+from tune_jobs.planning.looks import look_before
 from tune_jobs.reading.choosing import best_trial
-from tune_jobs.records import ConfirmRun, TrialResult
+from tune_jobs.records import ConfirmRun, Look, TrialResult
 
 
 def seeds_of(config: SweepConfig) -> tuple[int, ...]:
@@ -18,12 +19,19 @@ def seeds_of(config: SweepConfig) -> tuple[int, ...]:
     return tuple(config.seed + k for k in range(1, config.seeds + 1))
 
 
-def missing_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[ConfirmRun]:
+def missing_runs(
+    config: SweepConfig, trials: Sequence[TrialResult], looks: Sequence[Look] = ()
+) -> list[ConfirmRun]:
     """The runs still to be made, by seed, then by batch size.
 
     A run counts as made at the batch size's present best learning rate, whatever came of it, unless
-    the machine failed it.
+    the machine failed it. Seeds beyond those of an earlier look are spent on the batch sizes that
+    it left open.
     """
+    before = look_before(looks, config.seeds)
+    seeds = seeds_of(config)
+    settled = seeds if before is None else seeds[: before.seeds]
+    alive = set(config.batch_sizes) if before is None else set(before.alive)
     made = {
         (t.batch_size, t.seed, t.learning_rate)
         for t in trials
@@ -31,8 +39,9 @@ def missing_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[Con
     }
     planned = [
         ConfirmRun(size, trial.base_learning_rate, trial.learning_rate, seed)
-        for seed in seeds_of(config)
+        for seed in seeds
         for size, trial in sorted(best_rates(config, trials).items())
+        if seed in settled or size in alive
     ]
     return [r for r in planned if (r.batch_size, r.seed, r.learning_rate) not in made]
 

@@ -67,6 +67,13 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
     return chosen
 
 
+def searched_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[TargetRun]:
+    """The search's trials at the sweep's target, from which learning rates were chosen."""
+    workload = f"{config.model} on {config.data}"
+    usable = (t for t in trials if t.stage == "search" and t.outcome != "failed")
+    return [_own_target(trial, workload, None) for trial in usable]
+
+
 def _by_trial(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
     found: dict[str, list[Measurement]] = {}
     for row in sorted(measurements, key=lambda row: row.examples_seen):

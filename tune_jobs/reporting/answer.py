@@ -6,7 +6,7 @@ One place for what `sweep.py` does at its end and `report.py` does again from th
 from __future__ import annotations
 
 import json
-import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,9 +15,10 @@ from statistics import median_low, multimode
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.formatting import target_name
-from tune_jobs.judging.judging import judge_runs
+from tune_jobs.judging.judging import is_at, judge_runs
 from tune_jobs.judging.policy import Policy
-from tune_jobs.reading.sweep_runs import runs_of_sweep
+from tune_jobs.planning.looks import open_looks
+from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
 from tune_jobs.reading.table_of_runs import TO_TARGET, reached
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.store import SweepStore
@@ -88,30 +89,48 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
             f"{store.address} holds no trial that has ended; take the sweep up with --resume "
             f"--name {config.name}"
         )
-    verdicts = _judged(config, config.goal, runs, profiles, noise, trials)
+    policy = policy_of(config, config.goal, trials)
+    policy = replace(policy, looks=open_looks(store.read_looks(), trials), resume=resume(config))
+    verdicts = judge_runs(
+        runs,
+        policy,
+        profiles,
+        noise,
+        [t for t in trials if t.stage == "search"],
+        searched=searched_runs(config, trials),
+        left_out=left_out_of(trials),
+        target=at,
+    )
     return Answer(
-        verdicts=tuple(v for v in verdicts if v.target is not None and math.isclose(v.target, at)),
+        verdicts=tuple(verdicts),
         runs=tuple(runs),
         profiles=tuple(profiles),
         noise=tuple(noise),
         trials=tuple(trials),
         measurements=tuple(measurements),
-        notes=tuple(notes_of(trials)),
     )
 
 
-def notes_of(trials: Sequence[TrialResult]) -> list[str]:
-    """What a reader should know of the trials that the verdict is not made of."""
+def resume(config: SweepConfig) -> str:
+    """The command that takes the sweep up again."""
+    words = ["./scripts/sweep", "--resume", "--name", config.name]
+    if config.runs_dir != SweepConfig.runs_dir:
+        words += ["--runs-dir", config.runs_dir]
+    return shlex.join(words)
+
+
+def left_out_of(trials: Sequence[TrialResult]) -> list[str]:
+    """The trials that the verdict is not made of, and why."""
     confirmed = {t.batch_size for t in trials if t.stage == "confirm"}
     alone = sorted({t.batch_size for t in trials} - confirmed)
     failed = sum(t.outcome == "failed" for t in trials if t.stage == "confirm")
-    notes = []
+    told = []
     if alone:
         sizes = ", ".join(map(str, alone))
-        notes.append(f"batch sizes without confirm runs, shown by their best trial: {sizes}")
+        told.append(f"Batch sizes without confirm runs, shown by their best trial: {sizes}.")
     if failed:
-        notes.append(f"confirm runs that failed and are left out: {failed}")
-    return notes
+        told.append(f"Left out: {failed} confirm runs that failed.")
+    return told
 
 
 def answer_of_runs(
@@ -120,6 +139,8 @@ def answer_of_runs(
     goal: str | None = None,
     target: float | None = None,
     notes: Sequence[str] = (),
+    searched: Sequence[TargetRun] = (),
+    left_out: Sequence[str] = (),
 ) -> Answer:
     """The verdicts of anyone's runs, one for each workload and target.
 
@@ -138,26 +159,22 @@ def answer_of_runs(
         chosen = goal_of(of, goal)
         if goal is None and chosen != UNASKED[0]:
             told.append(f"{workload}: no seconds in the table, judged on {chosen}")
-        verdicts += _judged(config, chosen, of)
-    return Answer(tuple(v for v in verdicts if _is_at(v, target)), tuple(runs), notes=tuple(told))
+        verdicts += judge_runs(
+            of, policy_of(config, chosen), searched=searched, left_out=left_out, target=target
+        )
+    return Answer(tuple(verdicts), tuple(runs), notes=tuple(told))
 
 
-def _judged(
-    config: SweepConfig,
-    goal: str,
-    runs: Sequence[TargetRun],
-    profiles: Sequence[BatchSizeProfile] = (),
-    noise: Sequence[NoiseScale] = (),
-    trials: Sequence[TrialResult] = (),
-) -> list[Verdict]:
-    policy = Policy(
+def policy_of(config: SweepConfig, goal: str, trials: Sequence[TrialResult] = ()) -> Policy:
+    """How the configuration says that runs are to be judged."""
+    return Policy(
         goal,
         config.tolerance,
         config.confidence,
         config.price_per_device_hour,
         learning_rate_range(config, trials),
+        trainings_to_come=config.trainings_to_come,
     )
-    return judge_runs(runs, policy, profiles, noise, [t for t in trials if t.stage == "search"])
 
 
 def learning_rate_range(
@@ -177,14 +194,8 @@ def learning_rate_range(
     return centre / config.learning_rate_span, centre * config.learning_rate_span
 
 
-def _is_at(row: TargetRun | Verdict, target: float | None) -> bool:
-    if target is None:
-        return True
-    return row.target is not None and math.isclose(row.target, target, rel_tol=1e-6)
-
-
 def _require_target(runs: Sequence[TargetRun], target: float) -> None:
-    if not any(_is_at(run, target) for run in runs):
+    if not any(is_at(run.target, target) for run in runs):
         known = sorted({run.target for run in runs if run.target is not None})
         raise UserError(
             f"--target {target:g}: no run is judged at it; the table's targets are "

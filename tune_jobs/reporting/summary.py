@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from tune_jobs.reporting.terminal import table_rows
+from tune_jobs.reporting.terminal import next_step, table_rows
 from tune_jobs.verdicts import Verdict
 
 
 def tags_of(verdict: Verdict) -> dict[str, str]:
     """Tags of the parent run; what is not known is left out."""
-    critical = verdict.critical_batch_size
+    critical, use = verdict.critical_batch_size, verdict.use
     known = {
         "verdict": verdict.status,
-        "recommended_batch_size": verdict.recommended_batch_size,
+        "answer": verdict.answer,
+        "use_batch_size": None if use is None else use.batch_size,
+        "use_learning_rate": None if use is None else use.learning_rate,
+        "expected_regret": None if use is None else use.expected_regret,
+        "regret_bound": None if use is None else use.regret_bound,
         "tied_batch_sizes": ", ".join(map(str, verdict.tied_batch_sizes)) or None,
+        "open_batch_sizes": ", ".join(map(str, verdict.open_batch_sizes)) or None,
         "binding_limit": verdict.binding_limit,
         "critical_batch_size": None if critical is None else f"{critical.value:.3g}",
         "goal": verdict.goal,
@@ -23,8 +28,9 @@ def tags_of(verdict: Verdict) -> dict[str, str]:
 
 def note_of(verdict: Verdict) -> str:
     """The answer first, its reasons after it, then the table."""
-    told = [verdict.advice, verdict.limit_reason, *verdict.warnings]
+    told = [verdict.change, next_step(verdict, "`"), verdict.reason, verdict.limit_reason]
+    told += [*verdict.left_out, *verdict.warnings]
     title, *rows = table_rows(verdict)
     lines = [title, ["---:"] * len(title), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([verdict.reason, *(text for text in told if text), table])
+    return "\n\n".join([f"**{verdict.answer}**", *(text for text in told if text), table])

@@ -1,4 +1,4 @@
-"""Verdicts for a terminal or a log: at most eight lines each, then a table."""
+"""Verdicts for a terminal or a log: the answer, at most ten lines, then a table."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rich.table import Table
 
 from tune_jobs import formatting
 from tune_jobs.formatting import DASH, accuracy, count, quantity, seconds, target_name
+from tune_jobs.judging.sentences import per_cent
 from tune_jobs.verdicts import BatchSizeVerdict, Estimate, TargetAnswer, Verdict
 
-LINES = 8
+LINES = 10
 WIDTH = 100
 GAP = 2
 
@@ -22,41 +23,49 @@ Show = Callable[..., str]
 
 
 def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
-    """Each verdict, an empty line between two."""
+    """Each verdict, its answer first; an empty line between two."""
+    several = len({verdict.workload for verdict in verdicts}) > 1
     for number, verdict in enumerate(verdicts):
         if number:
             console.print()
-        print_one(verdict, console)
+        print_one(verdict, console, f"{verdict.workload}: " if several else "")
 
 
-def print_one(verdict: Verdict, console: Console) -> None:
+def print_one(verdict: Verdict, console: Console, whose: str = "") -> None:
     width = min(console.width, WIDTH)
-    heading, *rest = lines(verdict, width)
-    console.print(heading, style="bold", highlight=False, markup=False)
-    for line in rest:
+    for line in wrap(whose + verdict.answer, width):
+        console.print(line, style="bold", highlight=False, markup=False)
+    for line in lines(verdict, width):
         console.print(line, highlight=False, markup=False)
     console.print()
     console.print(table_of(verdict, width))
 
 
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of a width; a number is never parted from its per cent."""
+    whole = textwrap.wrap(text.replace(" %", "\u00a0%"), width, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in whole]
+
+
 def lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
-    """The verdict in at most eight lines of `width` characters, what matters most first.
+    """What stands below the answer, in at most ten lines of `width` characters, what matters most
+    first.
 
     A sentence that would not fit whole is left out for the next that does; all are in the JSON.
     """
     shown: list[str] = []
     for text in _sentences(verdict):
-        wrapped = textwrap.wrap(text, width, break_on_hyphens=False)
+        wrapped = wrap(text, width)
         if len(shown) + len(wrapped) <= LINES or not shown:
             shown += wrapped
     return shown[:LINES]
 
 
 def _sentences(verdict: Verdict) -> list[str]:
-    """Heading, reason and what to do; then why; then how the answer moves; then what to know."""
-    told = [_heading(verdict), verdict.reason, verdict.advice, verdict.limit_reason]
-    told += verdict.warnings[:1]
-    told += [_critical(verdict), _by_target(verdict)]
+    """What could change it and what to do; what was left out; why; how the answer moves."""
+    told = [verdict.change, next_step(verdict), _heading(verdict), *verdict.left_out]
+    told += [verdict.reason, verdict.limit_reason, *verdict.warnings[:2]]
+    told += [_by_target(verdict), _critical(verdict)]
     if verdict.closed_form is not None and verdict.closed_form.agrees is False:
         told.append(verdict.closed_form.sentence)
     if verdict.generalization is not None:
@@ -66,9 +75,17 @@ def _sentences(verdict: Verdict) -> list[str]:
     return [text for text in told if text]
 
 
+def next_step(verdict: Verdict, quote: str = "") -> str | None:
+    """What is worth doing next: a command, or a sentence."""
+    if verdict.advice is None:
+        return None
+    sentence = verdict.advice.endswith((".", ")"))
+    return verdict.advice if sentence else f"Next: {quote}{verdict.advice}{quote}"
+
+
 def _heading(verdict: Verdict) -> str:
     target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
-    return f"{verdict.workload}{target}, goal {verdict.goal}: {verdict.status}"
+    return f"{verdict.workload}{target}, goal {verdict.goal}: {verdict.status}."
 
 
 def _critical(verdict: Verdict) -> str | None:
@@ -84,13 +101,15 @@ def _by_target(verdict: Verdict) -> str | None:
     if len(verdict.sensitivity) < 2:
         return None
     answers = (f"{target_name(a.target)}: {_answer(a)}" for a in verdict.sensitivity)
-    return f"By target: {'; '.join(answers)}."
+    return f"By target, the batch size to use, with its bound: {'; '.join(answers)}."
 
 
 def _answer(answer: TargetAnswer) -> str:
-    if answer.recommended_batch_size is not None:
-        return str(answer.recommended_batch_size)
-    return answer.status
+    if answer.use is None:
+        return answer.status
+    if answer.regret_bound is None:
+        return f"{answer.use} ({answer.status})"
+    return f"{answer.use} ({per_cent(answer.regret_bound)})"
 
 
 def table_of(verdict: Verdict, width: int = WIDTH) -> Table:
@@ -106,7 +125,7 @@ def table_of(verdict: Verdict, width: int = WIDTH) -> Table:
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
     for n, row in enumerate(verdict.per_batch_size):
-        chosen = row.batch_size == verdict.recommended_batch_size
+        chosen = verdict.use is not None and row.batch_size == verdict.use.batch_size
         table.add_row(*(c.cells[n] for c in columns), style="bold green" if chosen else None)
     return table
 
@@ -143,7 +162,8 @@ def _columns(verdict: Verdict) -> list[_Column]:
         column("batch\nsize", lambda r: str(r.batch_size), 0),
         column(title, lambda r: show(r.median, r.low, r.high), 1),
         column("times\nthe best", lambda r: _middle(quantity, r.ratio_to_best), 5),
-        column("", lambda r: _standing(verdict, r), 2),
+        column("", standing, 2),
+        column("expected worse\nby, at most", _regret, 4),
         column("seeds\nreached", lambda r: f"{r.reached}/{r.seeds}", 3),
         column("learning\nrate", lambda r: formatting.learning_rate(r.learning_rate), 4),
     ]
@@ -165,12 +185,18 @@ def _middle(show: Show, value: Estimate | float | None) -> str:
     return show(value)
 
 
-def _standing(verdict: Verdict, row: BatchSizeVerdict) -> str:
-    if row.batch_size == verdict.recommended_batch_size:
+def standing(row: BatchSizeVerdict) -> str:
+    """A batch size's standing in a word; `unproven` where a single run leaves it open."""
+    if row.standing == "used":
         return "use this"
-    if row.batch_size == verdict.leading_batch_size and verdict.status == "undecided":
-        return "leads"
-    return row.standing
+    return "unproven" if row.standing == "open" and row.seeds < 2 else row.standing
+
+
+def _regret(row: BatchSizeVerdict) -> str:
+    """What it is expected to be worse than the best, and at the most."""
+    if row.expected_regret is None or row.regret_bound is None:
+        return DASH
+    return f"{per_cent(row.expected_regret)}, {per_cent(row.regret_bound)}"
 
 
 # Title and format by the field of BatchSizeVerdict, in the table's order.
@@ -183,6 +209,8 @@ QUANTITIES: dict[str, tuple[str, Show]] = {
     "energy_joules": ("energy\nJ", count),
     "val_accuracy": ("val\naccuracy", accuracy),
     "test_accuracy": ("test\naccuracy", accuracy),
+    "val_metric": ("metric\nat end", quantity),
+    "train_seconds": ("train\ntime", seconds),
 }
 # Left out of a table that is too wide, the last first; nothing above them is.
 LEAST = ("peak_memory_mib", "test_accuracy", "examples_per_second", "energy_joules",

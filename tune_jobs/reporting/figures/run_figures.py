@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tune_jobs.formatting import count
+from tune_jobs.judging.sentences import per_cent
 from tune_jobs.reporting.figures.axes import (
     accuracy_axis,
     amount_axis,
@@ -42,6 +43,7 @@ from tune_jobs.reporting.figures.evidence import (
 from tune_jobs.reporting.figures.marks import DOTTED, band, curve, dots, interval, level, note
 from tune_jobs.verdicts import BatchSizeVerdict, CriticalBatchSize, NoiseScaleSummary, Verdict
 
+BEST = ("used", "tied", "open")  # standings of what may be the best
 LINEAR_UP_TO = 5.0  # a larger ratio of the extremes asks for a log axis
 
 
@@ -57,11 +59,11 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
     figure, axes = panel(title, "batch size")
     batch_axis(axes, evidence.sizes)
     place = _quantity_axis(axes, name, shown, factor)
-    _shade_tied(axes, evidence.verdict)
+    _shade_the_best(axes, evidence.verdict)
     if name == TIME:
         _predicted_time(axes, evidence.verdict, factor)
     _runs(axes, evidence, name, place)
-    _name_recommended(axes, evidence.verdict)
+    _name_the_used(axes, evidence.verdict)
     heading = f"{plain_name(name).capitalize()} against batch size"
     caption = to_target_caption(evidence, name)
     return Drawing(slug(name.removesuffix("_seconds")), heading, caption, (figure,))
@@ -80,14 +82,17 @@ def _quantity_axis(
     return axis_of if name.endswith("accuracy") else lambda value: value / factor
 
 
-def _shade_tied(axes: Axes, verdict: Verdict) -> None:
-    """Shade the batch sizes that cannot be told from the best."""
+def _shade_the_best(axes: Axes, verdict: Verdict) -> None:
+    """Shade the batch sizes that may be the best; at the foot of each its expected regret."""
     sizes = [math.log2(row.batch_size) for row in verdict.per_batch_size]
     low, high = axes.get_xlim()
     edges = [low, *((a + b) / 2 for a, b in pairwise(sizes)), high]
     for row, span in zip(verdict.per_batch_size, pairwise(edges), strict=True):
-        if row.batch_size in verdict.tied_batch_sizes:
+        if row.standing in BEST:
             axes.axvspan(*span, color=TIED, lw=0, zorder=0)
+        if row.expected_regret is not None and row.standing != "used":
+            note(axes, f"+{per_cent(row.expected_regret)}", (math.log2(row.batch_size), 0), "above",
+                 xycoords=axes.get_xaxis_transform())  # fmt: skip
 
 
 def _runs(axes: Axes, evidence: Evidence, name: str, place: Callable[[float], float]) -> None:
@@ -122,15 +127,15 @@ def _censored(axes: Axes, row: BatchSizeVerdict) -> None:
     note(axes, text, (x, 0.965), "below", xycoords=across)
 
 
-def _name_recommended(axes: Axes, verdict: Verdict) -> None:
-    size = verdict.recommended_batch_size
-    if size is None:
+def _name_the_used(axes: Axes, verdict: Verdict) -> None:
+    if verdict.use is None:
         return
+    size = verdict.use.batch_size
     x, (low, high) = math.log2(size), axes.get_xlim()
     part = (x - low) / (high - low)
     side = "left" if part < 0.17 else "right" if part > 0.83 else "center"
     at = {"left": 0.01, "right": 0.99}.get(side, part)
-    note(axes, "recommended", (at, 0), "above", RECOMMENDED, xycoords="axes fraction", ha=side,
+    note(axes, "use this", (at, 0), "above", RECOMMENDED, xycoords="axes fraction", ha=side,
          zorder=6, fontsize=8.5, weight="bold")  # fmt: skip
     axes.plot(x, 0, "^", ms=7, color=RECOMMENDED, transform=axes.get_xaxis_transform(),
               clip_on=False, zorder=6)  # fmt: skip
@@ -168,8 +173,8 @@ def to_target_caption(evidence: Evidence, name: str) -> str:
     marks = [runs] if single else [runs, "dots: single runs"]
     if any(row.reached < row.seeds for row in verdict.per_batch_size):
         marks.append("triangles: runs that never reached the target")
-    if len(verdict.tied_batch_sizes) > 1:
-        marks.append("shaded: batch sizes that may be the best")
+    if sum(row.standing in BEST for row in verdict.per_batch_size) > 1:
+        marks.append("shaded: what may be the best; at the foot: expected to be worse by")
     found = "No median is known"
     if best is not None:
         found = f"Best: {said(name, medians[best])} at batch size {best}"
@@ -236,7 +241,8 @@ def _batch_sizes_beside(
     """Along the foot: the critical batch size and the noise scales, each with its interval."""
     beside = []
     if fit is not None:
-        ends = _ends(fit.low, fit.value, fit.high)
+        known = fit.low is not None  # no interval about a curve that is rejected
+        ends = _ends(fit.low or fit.value, fit.value, fit.high if known else fit.value)
         beside.append((f"critical batch {count(fit.value)}", INK, ends))
         band(axes, "x", *ends)
     for n in noise:

@@ -56,7 +56,7 @@ def drawings(evidence: Evidence) -> Iterator[Drawing]:
     verdict = evidence.verdict
     chosen = {row.batch_size: row.learning_rate for row in verdict.per_batch_size}
     fit = verdict.critical_batch_size
-    critical = (fit.low, fit.value, fit.high or math.inf) if fit else None
+    critical = (fit.low, fit.value, fit.high or math.inf) if fit and fit.low is not None else None
     makers: tuple[Callable[[], Drawing | None], ...] = (
         lambda: to_target(evidence, principal_quantity(verdict)),
         lambda: updates_and_examples(evidence),
@@ -214,25 +214,26 @@ def _target_axis(axes: Axes, targets: Sequence[float]) -> Callable[[float], floa
 def _ring_answers(
     axes: Axes, answer: TargetAnswer, drawn: dict[int, dict[float, tuple[float, float]]]
 ) -> None:
-    """At one target: a pale ring round each tied batch size, a green one round the recommended."""
-    for size in answer.tied_batch_sizes:
+    """At one target: a pale ring round each tied batch size, a green one round the one to use."""
+    used = () if answer.use is None else (answer.use,)
+    for size in (*answer.tied_batch_sizes, *used):
         at = drawn.get(size, {}).get(answer.target) if answer.target is not None else None
         if at is not None:
-            chosen = size == answer.recommended_batch_size
+            chosen = size == answer.use
             ring(axes, *at, RECOMMENDED if chosen else MUTED, bold=chosen)
 
 
 def sensitivity_caption(verdict: Verdict) -> str:
-    """The recommended batch sizes from the lowest target to the highest."""
-    known = [(a.target, a.recommended_batch_size) for a in verdict.sensitivity
-             if a.recommended_batch_size is not None]  # fmt: skip
-    told = f"No batch size is recommended at any of {len(verdict.sensitivity)} targets"
+    """The batch sizes to use from the lowest target to the highest."""
+    known = [(a.target, a.use) for a in verdict.sensitivity
+             if a.use is not None]  # fmt: skip
+    told = f"No batch size reached any of {len(verdict.sensitivity)} targets"
     if known:
         (low, first), (high, last) = known[0], known[-1]
-        told = f"Recommended: {first} at target {target_name(low)}, {last} at {target_name(high)}"
+        told = f"To use: {first} at target {target_name(low)}, {last} at {target_name(high)}"
         if len({size for _, size in known}) == 1:
-            told = f"Recommended: {first}, at {len(known)} of {len(verdict.sensitivity)} targets"
-    return f"{told}. Green rings: recommended; thin rings: tied with it."
+            told = f"To use: {first}, at {len(known)} of {len(verdict.sensitivity)} targets"
+    return f"{told}. Green rings: the one to use; thin rings: equal to it."
 
 
 # --- trade-offs -------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from tune_jobs.formatting import DASH, count, learning_rate, target_name
+from tune_jobs.judging.sentences import per_cent
 from tune_jobs.reporting.figures.drawing import Picture
 from tune_jobs.reporting.page import tables
 from tune_jobs.reporting.page.markup import element, joined
 from tune_jobs.reporting.page.tables import named
+from tune_jobs.reporting.terminal import next_step
 from tune_jobs.verdicts import Verdict
 
 LIMITS = {
@@ -26,49 +28,40 @@ LIMITS = {
 
 
 def answer_box(verdict: Verdict) -> Markup:
-    """The answer, large: batch size and learning rate, one sentence of reason, what to do next."""
-    size = verdict.recommended_batch_size
-    row = next((r for r in verdict.per_batch_size if r.batch_size == size), None)
-    large = [("Batch size", str(size))] if size is not None else []
-    if row is not None and row.learning_rate is not None:
-        large.append(("Learning rate", learning_rate(row.learning_rate)))
-    if size is None:
-        large = [("Batch size", _without_answer(verdict))]
-    shown = [
-        element("div", element("dt", name), element("dd", text, class_=None if size else "words"))
-        for name, text in large
-    ]
+    """The answer, large: the line that is the answer, what could change it, then its grounds."""
+    use = verdict.use
+    large = [] if use is None else [("Batch size", str(use.batch_size))]
+    if use is not None and use.learning_rate is not None:
+        large.append(("Learning rate", learning_rate(use.learning_rate)))
+    if use is not None and use.regret_bound is not None:
+        sure = f"{100 * verdict.confidence:.4g} % sure: worse than the best by at most"
+        large.append((sure, per_cent(use.regret_bound)))
+    shown = [element("div", element("dt", name), element("dd", text)) for name, text in large]
+    following = next_step(verdict)
     return element(
         "div",
-        element("dl", *shown, class_="answer"),
+        element("p", verdict.answer, class_="first"),
+        element("dl", *shown, class_="answer") if shown else None,
+        element("p", verdict.change, class_="reason") if verdict.change else None,
+        element("p", element("code", following)) if following else None,
         element("p", element("span", verdict.status, class_="badge"), " ", _at(verdict)),
-        element("p", verdict.reason, class_="reason"),
+        *(element("p", text) for text in verdict.left_out),
+        element("p", verdict.reason),
         _limit(verdict),
-        element("p", element("strong", "Next: "), verdict.advice) if verdict.advice else None,
-        class_="verdict" if size is not None else "verdict open",
+        class_="verdict" if verdict.status in ("decided", "tied") else "verdict open",
     )
 
 
-def _without_answer(verdict: Verdict) -> str:
-    if verdict.status == "unreached":
-        return "none reached the target"
-    if len(verdict.tied_batch_sizes) < 2:
-        return f"undecided; {verdict.leading_batch_size} leads"
-    return f"undecided between {named(verdict.tied_batch_sizes)}"
-
-
 def _at(verdict: Verdict) -> str:
-    """The set, the target, the goal and the confidence, in one line."""
+    """The sets, the target, the goal and the confidence, in one line."""
     parts = []
-    if len(verdict.tied_batch_sizes) > 1:
-        what = "equal" if verdict.recommended_batch_size is not None else "open"
-        parts.append(f"{what}: {named(verdict.tied_batch_sizes)}")
+    if verdict.tied_batch_sizes:
+        parts.append(f"equal: {named(verdict.tied_batch_sizes)}")
+    if verdict.open_batch_sizes:
+        parts.append(f"may be as good: {named(verdict.open_batch_sizes)}")
     target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
     parts.append(f"goal {verdict.goal}{target}")
     parts.append(f"confidence {verdict.confidence:.0%}, tolerance {verdict.tolerance:.0%}")
-    if verdict.more_seeds is not None:
-        pair = f" for {named(verdict.open_pair)}" if verdict.open_pair else ""
-        parts.append(f"about {verdict.more_seeds} more seeds{pair}")
     return "; ".join(parts) + "."
 
 

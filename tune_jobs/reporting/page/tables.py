@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from markupsafe import Markup
 
 from tune_jobs.formatting import DASH, count, learning_rate, quantity, seconds, target_name
+from tune_jobs.judging.sentences import per_cent
 from tune_jobs.records import BatchSizeProfile
 from tune_jobs.reporting.figures.drawing import batch_colour, variable
 from tune_jobs.reporting.page.markup import element, joined
-from tune_jobs.reporting.terminal import QUANTITIES
+from tune_jobs.reporting.terminal import QUANTITIES, standing
 from tune_jobs.verdicts import (
     BatchSizeVerdict,
     Estimate,
     Generalization,
     RuleCost,
-    TargetAnswer,
     Verdict,
 )
 
@@ -83,9 +83,13 @@ def stacked(show: Callable[..., str], value: Estimate) -> Markup:
 
 
 SIZE: Column = ("batch\nsize", lambda row: size_chip(row.batch_size))
-ADVISED: Column = ("batch size", lambda answer: answer.recommended_batch_size or DASH)
-TIED: Column = ("tied", lambda answer: named(answer.tied_batch_sizes))
-STATUS: Column = ("status", lambda answer: answer.status)
+ANSWER: tuple[Column, ...] = (
+    ("use", lambda answer: answer.use or DASH),
+    ("worse than the\nbest by at most", lambda answer: _bound(answer.regret_bound)),
+    ("equal to it", lambda answer: named(answer.tied_batch_sizes)),
+    ("may be as good", lambda answer: named(answer.open_batch_sizes)),
+    ("status", lambda answer: answer.status),
+)
 WHY: Column = ("why", lambda row: row.reason or "")
 
 
@@ -99,7 +103,9 @@ def by_batch_size(verdict: Verdict) -> Markup:
         SIZE,
         _quantity_column(first, verdict),
         ("times the\nbest other", lambda row: stacked(quantity, row.ratio_to_best)),
-        ("standing", lambda row: _standing(verdict, row)),
+        ("expected worse\nthan the best by", lambda row: _bound(row.expected_regret)),
+        ("at most", lambda row: _bound(row.regret_bound)),
+        ("standing", standing),
         ("reached", lambda row: f"{row.reached} of {row.seeds}"),
         ("learning\nrate", lambda row: learning_rate(row.learning_rate)),
         *(_quantity_column(name, verdict) for name in others),
@@ -109,7 +115,7 @@ def by_batch_size(verdict: Verdict) -> Markup:
         f"Each batch size: the median run and, in brackets, its {verdict.confidence:.0%} interval",
         columns,
         verdict.per_batch_size,
-        lambda row: row.batch_size == verdict.recommended_batch_size,
+        lambda row: row.standing == "used",
     )
 
 
@@ -125,12 +131,8 @@ def _quantity_column(name: str, verdict: Verdict) -> Column:
     return title, cell
 
 
-def _standing(verdict: Verdict, row: BatchSizeVerdict) -> str:
-    if row.batch_size == verdict.recommended_batch_size:
-        return "recommended"
-    if row.batch_size == verdict.leading_batch_size and verdict.status == "undecided":
-        return "leads"
-    return row.standing
+def _bound(regret: float | None) -> str:
+    return DASH if regret is None else per_cent(regret)
 
 
 def _passes(row: BatchSizeVerdict) -> str:
@@ -143,26 +145,17 @@ def of_all_answers(verdicts: Sequence[Verdict], links: Mapping[str, str]) -> Mar
     columns: list[Column] = [
         ("workload", lambda v: element("a", v.workload, href=f"#{links[v.workload]}")),
         ("target", lambda v: target_name(v.target) if v.target is not None else DASH),
-        ADVISED,
-        STATUS,
-        TIED,
-        WHY,
+        ("status", lambda v: v.status),
+        ("answer", lambda v: v.answer),
     ]
-    return table("Each workload and target", columns, verdicts, prose=("workload", "why"))
+    return table("Each workload and target", columns, verdicts, prose=("workload", "answer"))
 
 
 def by_target(verdict: Verdict) -> Markup:
     """The answer at each target, the verdict's own marked."""
-
-    def leading(answer: TargetAnswer) -> object:
-        return DASH if answer.leading_batch_size is None else answer.leading_batch_size
-
     columns: list[Column] = [
         ("target", lambda answer: target_name(answer.target)),
-        ADVISED,
-        TIED,
-        STATUS,
-        ("best estimate", leading),
+        *ANSWER,
     ]
     return table("The answer at each target", columns, verdict.sensitivity,
                  lambda answer: answer.target == verdict.target)  # fmt: skip
@@ -170,7 +163,7 @@ def by_target(verdict: Verdict) -> Markup:
 
 def by_goal(verdict: Verdict) -> Markup:
     """The answer under each goal, the verdict's own marked."""
-    columns: list[Column] = [("goal", lambda answer: answer.goal), ADVISED, TIED, STATUS, WHY]
+    columns: list[Column] = [("goal", lambda answer: answer.goal), *ANSWER, WHY]
     return table("The answer under each goal", columns, verdict.by_goal,
                  lambda answer: answer.goal == verdict.goal, prose=("why",))  # fmt: skip
 

@@ -1,0 +1,96 @@
+"""What the choice of a learning rate among few leaves open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tests.judged import run_of
+from tune_jobs.judging.rate_luck import tried_rates, variance_of_rates
+from tune_jobs.records import TargetRun
+
+BEST, LEAST, LONGEST = 1e-3, 10.0, 30.0
+
+
+def searched(
+    rates: Sequence[float], curvature: float = 0.3, short: Sequence[float] = (), size: int = 32
+) -> list[TargetRun]:
+    """Trials about BEST: log seconds a parabola in the log of the rate; some are `short` of it."""
+    found = []
+    for rate in rates:
+        took = LEAST * math.exp(curvature * math.log(rate / BEST) ** 2)
+        end = LONGEST if rate in short else None
+        found.append(run_of(size, 0, 2 * LONGEST if end else took, end, learning_rate=rate))
+    return found
+
+
+def deviation(runs: Sequence[TargetRun], chosen: float = BEST, size: int = 32) -> float:
+    return math.sqrt(variance_of_rates(runs, {size: chosen})[size])
+
+
+def about(factor: float) -> tuple[float, float, float]:
+    """BEST between two neighbours that far from it."""
+    return BEST / factor, BEST, BEST * factor
+
+
+def test_it_grows_with_the_distance_of_neighbours_that_fell_short() -> None:
+    found = [
+        deviation(searched(rates, short=(rates[0], rates[2])))
+        for rates in map(about, (2.0, 4.0, 6.0, 10.0))
+    ]
+    assert found == sorted(found) and found[-1] > 10 * found[0]
+
+
+def test_it_grows_with_the_steepness_about_a_rate_that_is_off_the_best() -> None:
+    found = [
+        deviation(searched((3.6e-4, 7.1e-4, 1.4e-3), curvature), 7.1e-4)
+        for curvature in (0.05, 0.1, 0.3, 0.9)
+    ]
+    assert found == sorted(found) and found[-1] > 1.3 * found[0]
+
+
+def test_with_many_rates_it_is_small() -> None:
+    found = [deviation(searched(tuple(np.geomspace(1e-4, 1e-2, n)))) for n in (3, 5, 9, 17)]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < 0.002
+
+
+def test_two_rates_alone_leave_much_open() -> None:
+    assert deviation(searched((1e-3, 2e-3))) > 0.03
+
+
+def test_several_batch_sizes_inform_one_another() -> None:
+    alone = deviation(searched((1e-3, 1e-2)))
+    beside = [run for size in (16, 64) for run in searched((3e-4, 1e-3, 3e-3), size=size)]
+    assert deviation([*searched((1e-3, 1e-2)), *beside]) < alone
+
+
+@pytest.mark.parametrize("curvature", [0.0, 0.02, 0.3, 3.0])
+@pytest.mark.parametrize("rates", [about(1.01), about(2.0), about(100.0), (1e-3, 1e-3, 2e-3)])
+def test_it_is_never_none_at_all_and_always_a_number(
+    rates: Sequence[float], curvature: float
+) -> None:
+    for short in ((), rates[2:]):
+        found = deviation(searched(rates, curvature, short))
+        assert 0 < found < 1.5
+
+
+def test_what_cannot_be_told_is_left_out() -> None:
+    assert variance_of_rates([], {32: BEST}) == {}
+    assert variance_of_rates(searched((1e-3,)), {32: BEST}) == {}
+    assert variance_of_rates(searched((1e-3, 1e-3)), {32: BEST}) == {}
+    assert variance_of_rates(searched((1e-3, 2e-3)), {32: None}) == {}
+    assert variance_of_rates(searched((1e-3, 2e-3)), {64: BEST}) == {}
+    none_reached = searched((1e-3, 2e-3), short=(1e-3, 2e-3))
+    assert tried_rates(none_reached) == {} and variance_of_rates(none_reached, {32: BEST}) == {}
+
+
+def test_trials_count_by_examples_before_seconds_and_those_of_unknown_end_not_at_all() -> None:
+    unknown = run_of(32, 0, 9.0, 1.0, learning_rate=4e-3, train_seconds=None, examples_seen=None)
+    found = tried_rates([*searched((1e-3, 2e-3), short=(2e-3,)), unknown])[32]
+    assert found.rate == pytest.approx(np.log([1e-3, 2e-3]))
+    assert found.needed == pytest.approx(np.log([1000, 3000]))
+    assert found.short.tolist() == [False, True]

@@ -1,0 +1,143 @@
+"""Which batch size to use, and by what part that may be worse than the best.
+
+Two passes over the runs. The first, in which a run that was cut is known to have gone on beyond
+its end, chooses: least expected regret among the batch sizes that may be chosen. The second counts
+every cut run of a *rival* as one that reached the target just where it was cut, and asks again how
+much worse the chosen one may be. That can only flatter rivals: what is said of the chosen one holds
+without believing in the tail of a distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune_jobs.judging.posterior import Bools, Draws, Floats, Ints, Layout, posterior
+
+# A rival's cut run counts as reached no later than this many times the chosen one's typical run.
+LATEST = 2.0
+# Of the chance of error that is allowed, the part that a bound spends: draws are a little narrow
+# where few runs tell the noise (decisions/0005-judging.md).
+SPENT = 0.4
+MOST_LOG = 700.0  # the log of about the largest float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """P contests of one layout; arrays are (P, N) over runs and (P, K) over batch sizes.
+
+    Attributes:
+        value, censored, present: as `posterior` takes them.
+        candidates: may be chosen; `rivals` (candidates among them) are what it may be worse than.
+        shared: variance of a log median that no further run lessens: of profiled seconds, of the
+            choice of a learning rate.
+        step: within what part of itself a crossing is known, the evaluations' grid.
+    """
+
+    layout: Layout
+    value: Floats
+    censored: Bools
+    present: Bools
+    candidates: Bools
+    rivals: Bools
+    shared: Floats
+    step: Floats
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What is known of the choice; (P,), and (P, T, K) for draws.
+
+    Attributes:
+        chosen: index of the batch size; of a contest without a candidate it says nothing.
+        first, second: draws of the log medians in either pass, what is shared added.
+        raw: the first pass as it was drawn, without what is shared.
+    """
+
+    chosen: Ints
+    first: Floats
+    second: Floats
+    raw: Draws
+    rivals: Bools
+
+    def of(self, index: Ints) -> Floats:
+        """Draws (P, T) of the log of a batch size's quantity over the best rival's, 0 at least."""
+        mine = np.take_along_axis(self.second, index[:, None, None], axis=2)[..., 0]
+        best = np.where(self.rivals[:, None, :], self.second, np.inf).min(axis=2)
+        return np.asarray(np.maximum(mine - best, 0.0))
+
+
+def judged(problem: Problem, seed: int = 0) -> Regret:
+    """Choose, and draw the regret of the choice."""
+    chance = np.random.default_rng(seed + 1)
+    first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed)
+    drawn = with_shared(first, problem.shared, problem.step, chance)
+    best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
+    expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
+    chosen = np.argmin(expected, axis=1)
+    value, censored = flattered(problem, chosen)
+    if (censored == problem.censored).all():
+        return Regret(chosen, drawn, drawn, first, problem.rivals)
+    second = posterior(problem.layout, value, censored, problem.present, seed)
+    chance = np.random.default_rng(seed + 1)
+    again = with_shared(second, problem.shared, problem.step, chance)
+    return Regret(chosen, drawn, again, first, problem.rivals)
+
+
+def with_shared(draws: Draws, shared: Floats, step: Floats, chance: np.random.Generator) -> Floats:
+    """The draws (P, T, K) with what further runs do not average out: shared variance (P, K), and
+    rounding to a `step` (P, K).
+
+    Crossings are seen at the evaluations' grid. Noise of 0.4 steps and more spreads runs over the
+    grid so that their mean is true; below that they share the rounding (the first harmonic of a
+    rounded normal variable: Widrow 1961).
+    """
+    step, shared = step[:, None, :], shared[:, None, :]
+    with np.errstate(divide="ignore", over="ignore"):
+        apart = np.where(step > 0, 2 * np.pi**2 * draws.variance / np.square(step), np.inf)
+    rounding = np.square(step) / 12 * np.exp(-np.minimum(apart, 700.0))
+    deviation = np.sqrt(shared + rounding)
+    return np.asarray(draws.middle + deviation * chance.standard_normal(draws.middle.shape))
+
+
+def flattered(problem: Problem, chosen: Ints) -> tuple[Floats, Bools]:
+    """Values and what stays censored, every cut run of a rival counted as reached at its end.
+
+    The chosen one's typical run is the median of its own: a draw of it would move with the ends of
+    others, which the walk ties it to.
+    """
+    cell = problem.layout.cell
+    got = ~problem.censored & problem.present
+    reached = np.where(got, problem.value, -np.inf)
+    of = np.eye(problem.candidates.shape[1], dtype=bool)[cell]
+    slowest = np.where(of[None], reached[:, :, None], -np.inf).max(axis=1)[:, cell]
+    mine = problem.present & (cell == chosen[:, None])
+    middle = medians(np.where(mine, np.where(got, problem.value, np.inf), np.nan))
+    rival = problem.censored & (cell != chosen[:, None])
+    ends = np.minimum(problem.value, np.maximum(middle[:, None] + math.log(LATEST), slowest))
+    return np.where(rival, ends, problem.value), problem.censored & ~rival
+
+
+def medians(values: Floats) -> Floats:
+    """(P,) the middle, or the upper of two in the middle, of (P, N) of which NaN is no value."""
+    ascending = np.sort(values, axis=1)
+    middle = np.isfinite(values).sum(axis=1) + np.isinf(values).sum(axis=1)
+    return np.take_along_axis(ascending, middle[:, None] // 2, axis=1)[:, 0]
+
+
+def expected(regret: Floats) -> Floats:
+    """By what part the choice is expected to be worse than the best (the geometric mean)."""
+    return np.asarray(np.expm1(np.minimum(regret.mean(axis=-1), MOST_LOG)))
+
+
+def bound(regret: Floats, confidence: float) -> Floats:
+    """What that part will not exceed at the confidence."""
+    most = np.quantile(regret, 1 - SPENT * (1 - confidence), axis=-1)
+    return np.asarray(np.expm1(np.minimum(most, MOST_LOG)))
+
+
+def risk(regret: Floats, log_tolerance: float) -> Floats:
+    """The chance that the choice is worse than the best by more than the tolerance."""
+    return np.asarray((regret > log_tolerance).mean(axis=-1))

@@ -1,0 +1,121 @@
+"""What it would take to know better: how many further runs, what they cost, and when that pays.
+
+For every draw of what is true, the further runs are imagined and the answer given again; so many
+runs are enough that an answer stands in four of five draws. A later training gains at the most what
+the answer is expected to be short of the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+from scipy import special
+
+from tune_jobs.judging.contest import Contest
+from tune_jobs.judging.policy import LATER_LOOK, Policy
+from tune_jobs.judging.posterior import Floats
+from tune_jobs.judging.samples import TIME
+from tune_jobs.records import TargetRun
+from tune_jobs.verdicts import Settling
+
+BLOCKS = (3, 5, 8, 13, 20, 32, 50)  # runs of a batch size, in all, after a further block
+ENOUGH = 0.8
+DRAWS = 2000
+LONGEST = 1.5  # a run is worth no more than so many times the one to use: it ends there
+
+
+def settling_of(contest: Contest, policy: Policy) -> Settling | None:
+    """None where nothing is open, or there is nothing to compare with."""
+    decision = contest.decision
+    if decision.status not in ("undecided", "unproven") or decision.used is None:
+        return None
+    alive = sorted({decision.used, *decision.open, *decision.tied})
+    if len(alive) < 2:
+        return None
+    sizes = contest.sizes(alive)
+    if any(ended_early(contest, index) for index in decision.open):
+        need: int | None = None  # further runs would end as early
+    elif contest.regret is None:
+        need = next((n for n in BLOCKS if n > contest.seeds[alive].min()), None)
+    else:
+        need = seeds_needed(contest, alive, policy)
+    seconds = None if need is None else _device_seconds(contest, alive, need)
+    trainings = _trainings(contest, seconds)
+    worth = None if trainings is None else trainings <= policy.trainings_to_come
+    return Settling(sizes, need, seconds, trainings, worth)
+
+
+def ended_early(contest: Contest, index: int) -> bool:
+    """Whether most runs of a batch size were cut, sooner than the one to use takes."""
+    sample, used = contest.sample, contest.decision.used
+    if used is None or 2 * sample.observed[index] > sample.runs[index]:
+        return False
+    ends = sample.value[(sample.cell == index) & sample.known]
+    return bool(len(ends) and np.median(ends) < contest.typical.median[used])
+
+
+def seeds_needed(contest: Contest, alive: Sequence[int], policy: Policy) -> int | None:
+    """Runs of each batch size that is alive, in all, after which an answer stands in ENOUGH of the
+    draws; None where not even the most of BLOCKS would do."""
+    found = contest.regret
+    assert found is not None, "something was repeated"
+    every = np.linspace(0, found.first.shape[1] - 1, DRAWS).astype(int)
+    middle, noise = found.first[0][every][:, alive], found.raw.variance[0][every][:, alive]
+    have = contest.seeds[list(alive)]
+    chance = np.random.default_rng(0)
+    luck = chance.standard_normal(middle.shape)
+    level = LATER_LOOK * (1 - policy.confidence) / 0.05
+    for total in BLOCKS:
+        if (have >= total).all():
+            continue
+        runs = np.maximum(have, total)
+        error = noise / runs + contest.shared[list(alive)]
+        if _stands(middle + np.sqrt(error) * luck, error, policy.log_tolerance, level) >= ENOUGH:
+            return total
+    return None
+
+
+def _stands(seen: Floats, error: Floats, log_tolerance: float, level: float) -> float:
+    """Part of the draws in which the best that is seen (T, K) is shown to be near enough."""
+    best = np.argmin(seen, axis=1)[:, None]
+    short = seen - np.take_along_axis(seen, best, axis=1) + log_tolerance
+    between = np.sqrt(error + np.take_along_axis(error, best, axis=1))
+    risks = special.ndtr(-short / between)
+    np.put_along_axis(risks, best, 0.0, axis=1)
+    return float((risks.sum(axis=1) <= level).mean())
+
+
+def _device_seconds(contest: Contest, alive: Sequence[int], total: int) -> float | None:
+    """What the further runs take: each its typical seconds, ended where it has lost."""
+    seconds = [_typical_seconds(contest, i) for i in alive]
+    known = [s for s in seconds if s is not None]
+    if len(known) < len(seconds):
+        return None
+    limit = LONGEST * min(known)
+    further = [max(0, total - int(contest.seeds[i])) for i in alive]
+    return sum(n * min(s, limit) for n, s in zip(further, known, strict=True))
+
+
+def _typical_seconds(contest: Contest, index: int | None) -> float | None:
+    of = [r for r in contest.runs if r.batch_size == contest.size(index)]
+    taken = [s for run in of if (s := _seconds(run)) is not None]
+    return median(taken) if taken else None
+
+
+def _seconds(run: TargetRun) -> float | None:
+    return TIME.of(run) or run.train_seconds
+
+
+def _trainings(contest: Contest, seconds: float | None) -> int | None:
+    """How many trainings the saving has to be made in; None where it is not known."""
+    decision = contest.decision
+    mine = _typical_seconds(contest, decision.used)
+    short = float(decision.expected[decision.used]) if decision.used is not None else math.nan
+    if seconds is None or mine is None or contest.quantity.name != TIME.name:
+        return None
+    if not short * mine > 0 or not math.isfinite(seconds / (short * mine)):
+        return None
+    return max(1, math.ceil(float(f"{seconds / (short * mine):.2g}")))
