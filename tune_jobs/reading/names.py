@@ -72,7 +72,8 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("energy_joules", "energy", r"(?:total_|gpu_|train_)*energy(?:_(?:used|usage|consumed|consumption))?"),
     ("learning_rate", "", r"(?:init(?:ial)?_|base_|max_|peak_|start_)?(?:lr|learning_?rate|lrate)(?:_init)?"),
     ("devices", "", rf"(?:{COUNT})?{DEVICE}|{DEVICE}_count|world_size|{COUNT}nodes?|nodes"),
-    ("state", "", r"state|status|outcome|run_status|trial_status|converged|success|succeeded|diverged|oom|did_converge|reached(?:_target)?"),
+    ("state", "", r"(?:run_|trial_)?(?:state|status|outcome)|(?:did_)?converged?|success|succeeded|diverged|oom"
+     r"|reached(?:_target)?|done|completed?|finished|failed|crashed|early_stopped"),
     ("run", "", r"(?:run_?|trial_?|exp(?:eriment)?_?)?name|run|trial|tag|repeat|rep|repetition|replicate|fold"),
     ("run", "", r"(?:run|trial|exp(?:eriment)?)_?(?:id|number|no|index)|exp(?:eriment)?|mlflow_run_?name|config(?:uration)?|setup|id|number"),
     ("val_accuracy", "part", rf"{LAST}{VALIDATION}_{LAST}{ACCURACY}"),
