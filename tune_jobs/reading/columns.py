@@ -286,10 +286,10 @@ def _told(
     return told
 
 
-def told_of_metric(named: Named, mode: str) -> str:
+def told_of_metric(named: Named) -> str:
     """Which metric is judged, and in which direction."""
     assert named.metric is not None
-    better = "smaller" if mode == "min" else "larger"
+    better = "smaller" if named.metric.mode == "min" else "larger"
     column = named.by_ours[named.metric.role]
     per_cent = ", per cent" if column.factor == 0.01 else ""
     return f"{column.theirs!r} read as the metric{per_cent}; {better} is better"

@@ -35,12 +35,10 @@ def trend(groups: Groups, metric: Metric) -> str | None:
     return None if rises == falls else "max" if rises > falls else "min"
 
 
-def collapsed(
-    groups: Groups, named: Named, mode: str, target: float | None
-) -> tuple[list[Row], list[str]]:
+def collapsed(groups: Groups, named: Named, target: float | None) -> tuple[list[Row], list[str]]:
     """One row for each run, and what is told of how its time was counted."""
     assert named.metric is not None and groups.index is not None
-    role = named.metric.role
+    role, mode = named.metric.role, named.metric.mode or "max"
     runs, notes = _from_one(groups)
     spent, told = _seconds(runs, groups.index, named)
     rows = []
@@ -102,7 +100,9 @@ def _summed(run: Points) -> list[float | None]:
 
 def _by_epoch(run: Points) -> list[float | None]:
     at = [0.0, *(float(row.get("epochs")) for row in run)]
-    took = (row.get("epoch_seconds") * (b - a) for row, (a, b) in zip(run, pairwise(at), strict=True))
+    took = (
+        row.get("epoch_seconds") * (b - a) for row, (a, b) in zip(run, pairwise(at), strict=True)
+    )
     return list(accumulate(took))
 
 
@@ -130,7 +130,9 @@ def _at_end(points: Points, role: str) -> Row:
 
 
 def _at_target(last: Row, points: Points, role: str, mode: str, target: float) -> Row:
-    at = next((k for k, point in enumerate(points) if _reaches(point.get(role), mode, target)), None)
+    at = next(
+        (k for k, point in enumerate(points) if _reaches(point.get(role), mode, target)), None
+    )
     if at is None:
         return last.having(target=target)
     reached, before = points[at], points[at - 1] if at else None
@@ -148,9 +150,7 @@ def _reaches(value: float | None, mode: str, target: float) -> bool:
     return value is not None and (value >= target if mode == "max" else value <= target)
 
 
-def _of_first(
-    runs: Sequence[Points], role: str, mode: str, target: float, of: int
-) -> list[str]:
+def _of_first(runs: Sequence[Points], role: str, mode: str, target: float, of: int) -> list[str]:
     """A target that stands before any curve's beginning says nothing; one beyond all, which is best."""
     reached = [[_reaches(row.get(role), mode, target) for row in run] for run in runs]
     told = []

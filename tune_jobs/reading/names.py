@@ -80,8 +80,16 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("test_accuracy", "part", rf"{LAST}test_{LAST}{ACCURACY}"),
     ("train_accuracy", "part", rf"{LAST}train(?:ing)?_{LAST}{ACCURACY}"),
 )  # fmt: skip
-UNITS = {"time": SECONDS, "memory": MIB, "energy": JOULES, "part": {"%": 0.01, "pct": 0.01, "percent": 0.01}}
-END = {kind: "|".join(re.escape(u) for u in sorted(of, key=len, reverse=True)) for kind, of in UNITS.items()}
+UNITS = {
+    "time": SECONDS,
+    "memory": MIB,
+    "energy": JOULES,
+    "part": {"%": 0.01, "pct": 0.01, "percent": 0.01},
+}
+END = {
+    kind: "|".join(re.escape(u) for u in sorted(of, key=len, reverse=True))
+    for kind, of in UNITS.items()
+}
 PATTERNS = tuple(
     (ours, kind, re.compile(f"(?:{pattern})(?:_(?:in_)?(?P<unit>{END[kind]}))?" if kind else f"(?:{pattern})"))
     for ours, kind, pattern in MEANINGS
@@ -104,7 +112,9 @@ LARGER = re.compile(
 OPEN = re.compile(r"values?|objective(?:_value)?|metric|result|quality|performance|y")
 PARTS = re.compile(r"(?:.*_)?(?:accuracy|acc|top_?[15]|f_?1|auc|auroc|m?iou|dice|precision|recall)")
 EQUAL_UPDATES = re.compile(rf".*_(?:after|at)_\d+k?_{UPDATES}")
-NOT_METRIC = re.compile(r".*(?:loss_(?:scale|fn|function|weight)|_(?:min|max|std|sem|var|stderr)$|__.*)")
+NOT_METRIC = re.compile(
+    r".*(?:loss_(?:scale|fn|function|weight)|_(?:min|max|std|sem|var|stderr)$|__.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,9 @@ def meant_as(ours: str, name: str) -> Meaning:
 
 def _kind(ours: str) -> str:
     kinds = {name: kind for name, kind, _ in MEANINGS}
-    return "time" if ours == "train_seconds" else "part" if ours == "metric" else kinds.get(ours, "")
+    return (
+        "time" if ours == "train_seconds" else "part" if ours == "metric" else kinds.get(ours, "")
+    )
 
 
 def mode_of(name: str) -> str | None:

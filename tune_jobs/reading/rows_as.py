@@ -84,7 +84,9 @@ def _tells_runs_apart(of: Sequence[str]) -> bool:
 
 def _index(groups: Sequence[Sequence[Row]], named: Named, asked: str | None) -> str | None:
     """The first counter that differs within a group; a clock only beside the names of runs."""
-    runs_are_named = any(group[0].get("run") or group[0].get("seed") is not None for group in groups)
+    runs_are_named = any(
+        group[0].get("run") or group[0].get("seed") is not None for group in groups
+    )
     for name in (*COUNTERS, *CLOCKS):
         if name not in named.by_ours or (name in CLOCKS and not runs_are_named and not asked):
             continue
@@ -126,9 +128,7 @@ def _in_doubt(
 ) -> Groups:
     """Runs, where the index could as well be the budget that each of them had; else ask."""
     several = [group for group in groups if len(group) > 1]
-    rising = [
-        all(b.get(index) > a.get(index) for a, b in pairwise(group)) for group in several
-    ]
+    rising = [all(b.get(index) > a.get(index) for a, b in pairwise(group)) for group in several]
     if index in CLOCKS or not several or 2 * sum(rising) <= len(several):
         return alone
     theirs = named.by_ours[index].theirs

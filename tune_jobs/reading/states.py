@@ -15,7 +15,9 @@ from tune_jobs.reading.columns import Named
 from tune_jobs.reading.names import ACCURACIES, words
 from tune_jobs.reading.rows import COUNTS_TO_TARGET, Row, some, spent_of
 
-SUCCESS = frozenset("success successful succeeded converged reached true yes y passed pass ok 1".split())
+SUCCESS = frozenset(
+    "success successful succeeded converged reached true yes y passed pass ok 1".split()
+)
 ENDED = frozenset("finished finish complete completed done terminated ended".split()) | {""}
 NEVER = frozenset(
     "aborted abort diverged diverge oom out_of_memory pruned stopped early_stopped timeout timed_out "

@@ -18,7 +18,7 @@ from tune_jobs.formatting import target_name
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.reading.sweep_runs import runs_of_sweep
-from tune_jobs.reading.table_of_runs import TO_TARGET, reached
+from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import (
     BatchSizeProfile,
     Measurement,
@@ -54,6 +54,9 @@ class Answer:
     trials: tuple[TrialResult, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    searched: tuple[TargetRun, ...] = ()
 
 
 def goal_of(runs: Sequence[TargetRun], asked: str | None) -> str:
@@ -75,6 +78,8 @@ def goal_of(runs: Sequence[TargetRun], asked: str | None) -> str:
 def _judgeable(runs: Sequence[TargetRun], goal: str) -> bool:
     """Whether the goal's quantity is known, or no run reached the target so that none could be."""
     quantity = NEEDS[goal][0]
+    if goal == "accuracy" and any(run.val_metric is not None for run in runs):
+        return True
     if any(getattr(run, quantity) is not None for run in runs):
         return True
     return quantity in TO_TARGET and not any(reached(run) for run in runs)
@@ -120,6 +125,12 @@ def notes_of(trials: Sequence[TrialResult]) -> list[str]:
     return notes
 
 
+def answer_of_table(config: SweepConfig, table: TableOfRuns, goal: str | None = None) -> Answer:
+    """The verdicts of a table's runs, and what it left out or could say alone."""
+    found = answer_of_runs(config, table.runs, goal or table.goal, table.target, table.notes)
+    return replace(found, left_out=table.left_out, said=table.said, searched=table.searched)
+
+
 def answer_of_runs(
     config: SweepConfig,
     runs: Sequence[TargetRun],
@@ -135,7 +146,7 @@ def answer_of_runs(
         target: this one alone; other targets still show how the answer moves. Runs that name no
             target are taken to be at this one.
     """
-    if target is not None:
+    if target is not None and runs:
         runs = [replace(r, target=target) if r.target is None else r for r in runs]
         _require_target(runs, target)
     told, verdicts = list(notes), []

@@ -1,0 +1,135 @@
+"""What cannot be judged gets a sentence: throughput alone, a single batch size, times to nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+
+from tune_jobs.formatting import quantity, seconds
+from tune_jobs.reading.columns import Named
+from tune_jobs.reading.rows import Row
+from tune_jobs.reading.table import TableOfRuns
+
+RATES = {
+    "tokens_per_second": "tokens/s",
+    "examples_per_second": "examples/s",
+    "updates_per_second": "examples/s",
+    "update_seconds": "examples/s",
+}
+
+
+def judgeable(table: TableOfRuns) -> TableOfRuns:
+    """The table without what holds a single batch size, of which is told.
+
+    Where other workloads of the table can be judged, such runs are left out; where none can, the
+    sentence stands in a verdict's place.
+    """
+    single = {
+        workload: sizes.pop()
+        for workload in dict.fromkeys(run.workload for run in table.runs)
+        if len(sizes := {run.batch_size for run in table.runs if run.workload == workload}) == 1
+    }
+    if not single:
+        return table
+    kept = tuple(run for run in table.runs if run.workload not in single)
+    of = len({_identity(run) for run in table.runs})
+    if kept:
+        lines = []
+        for workload, size in single.items():
+            alone = len({_identity(run) for run in table.runs if run.workload == workload})
+            lines.append(
+                f"{alone} of {of} runs left out: {workload} has a single batch size, {size}"
+            )
+        return replace(table, runs=kept, left_out=(*table.left_out, *lines))
+    if len(single) == 1:
+        ((workload, size),) = single.items()
+        told = (f"{workload}: all {of} runs are of batch size {size}. A single batch size cannot be "
+                "compared with any other: add runs of another one.")  # fmt: skip
+    else:
+        each = "; ".join(f"{workload} has only {size}" for workload, size in single.items())
+        told = (f"No batch sizes can be compared: {each}. What else differs between them (machines, "
+                "models, optimizers) differs with the batch size, so that neither can be told from "
+                "the other: add runs of several batch sizes on the same one.")  # fmt: skip
+    return replace(table, runs=(), said=(*table.said, told))
+
+
+def _identity(run: object) -> int:
+    return id(run)
+
+
+def of_throughput(rows: Sequence[Row], named: Named, stem: str) -> str | None:
+    """What examples or tokens a second alone can tell; None where they are not known."""
+    name = next((n for n in RATES if n in named.by_ours), None)
+    if name is None:
+        return None
+    rates: dict[int, list[float]] = {}
+    for row in rows:
+        if (value := row.get(name)) is not None:
+            size = row.get("batch_size")
+            scale = {"updates_per_second": size * value, "update_seconds": size / value}
+            rates.setdefault(size, []).append(scale.get(name, value))
+    if not rates:
+        return None
+    middle = {size: median(of) for size, of in rates.items()}
+    ordered = sorted(middle, key=lambda size: -middle[size])
+    told = (f"{stem}: throughput alone does not choose a batch size. {ordered[0]} is the fastest, "
+            f"{quantity(middle[ordered[0]])} {RATES[name]}")  # fmt: skip
+    if len(ordered) > 1:
+        more = middle[ordered[0]] / middle[ordered[1]] - 1
+        told += f", {more:.0%} over {ordered[1]}"
+    told += (". How many examples each batch size needs to reach a target is not in the table: add "
+             "time_to_target_seconds or examples_to_target, or a metric at an equal number of "
+             "epochs.")  # fmt: skip
+    if named.equal_updates:
+        told += (f" {', '.join(named.equal_updates)}: at equal updates a larger batch has seen more "
+                 "examples, so that is not judged.")  # fmt: skip
+    return told
+
+
+def of_times_alone(rows: Sequence[Row], named: Named, stem: str) -> str:
+    """Times of whole trainings and nothing that they reached."""
+    name = next(n for n in ("train_seconds", "epoch_seconds") if n in named.by_ours)
+    theirs = named.by_ours[name].theirs
+    times: dict[int, list[float]] = {}
+    for row in rows:
+        if (value := row.get(name)) is not None:
+            times.setdefault(row.get("batch_size"), []).append(value)
+    shown = "; ".join(f"{size}: {seconds(median(of))}" for size, of in sorted(times.items()))
+    return (
+        f"{stem}: {theirs!r} is the time of "
+        f"{'whole trainings' if name == 'train_seconds' else 'an epoch'} ({shown}), and nothing tells "
+        "what they reached: that does not choose a batch size. Add a metric, or, if each ended at "
+        f"the target, give --map {_quoted(f'time_to_target_seconds={theirs}')}."
+    )
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+def of_final_metric(rows: Sequence[Row], named: Named, is_curve: bool) -> list[str]:
+    """Notes where the final metric is judged: no target, unequal budgets, a test metric."""
+    assert named.metric is not None
+    told = [f"no target is named: judged by {named.metric.name!r} at the end of each run"]
+    if is_curve:
+        told[0] += "; --target VALUE judges what it took to reach one"
+    if "train_seconds" in named.by_ours or any(row.get("train_seconds") for row in rows):
+        times: dict[int, list[float]] = {}
+        for row in rows:
+            if (value := row.get("train_seconds")) is not None:
+                times.setdefault(row.get("batch_size"), []).append(value)
+        shown = "; ".join(f"{size}: {seconds(median(of))}" for size, of in sorted(times.items()))
+        told.append(f"whole trainings took, shown and not judged: {shown}")
+    for name in ("epochs", "examples_seen"):
+        budgets = [v for row in rows if (v := row.get(name))]
+        if budgets and max(budgets) > 1.1 * min(budgets):
+            told.append(f"the runs did not end at an equal budget ({name} {min(budgets):g} to "
+                        f"{max(budgets):g}): the longer ones had the better chance")  # fmt: skip
+            break
+    if named.metric.split in ("test", "train"):
+        told.append(f"{named.metric.name!r} is of the {named.metric.split} examples: a batch size "
+                    "chosen by it looks better than it is")  # fmt: skip
+    return told
