@@ -1,8 +1,8 @@
 """What a cell of a table may say: one rule for each kind of number.
 
 A rule takes what `number` found and returns the value, None where it is unknown. It raises
-ValueError with the rule and the remedy; who calls it adds place, column and cell. `amount` finds the
-number in a cell that may also be a duration, a percentage or the word for "it never got there".
+ValueError with the rule and the remedy; who calls it adds place, column and cell. `amount` finds
+the number in a cell that may also be a duration, a percentage or the word for "it never got there".
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ LARGEST = 1e300  # MLflow keeps an infinity as 1.8e308
 NEVER = re.compile(
     r"(?:did|does|do|has|have|could)\s*(?:not|n.t)\b.*|never\b.*|not?\b.*(?:converge|reach|finish).*"
     r"|dn[fcr]|fail(?:ed|ure)?\b.*|diverge[ds]?\b.*|div\.?|oom\b.*|out[ _-]?of[ _-]?memory\b.*"
-    r"|time[ _-]?d?[ _-]?out\b.*|abort(?:ed)?\b.*|crash(?:ed)?\b.*|[x✗✘×]|\N{INFINITY}",
+    r"|time[ _-]?d?[ _-]?out\b.*|abort(?:ed)?\b.*|crash(?:ed)?\b.*|x"
+    "|[\N{BALLOT X}\N{HEAVY BALLOT X}\N{MULTIPLICATION SIGN}\N{INFINITY}]",
     re.IGNORECASE,
 )  # fmt: skip
 BEYOND = re.compile(r"(?:>=?|≥|over|more than|at least)\s*(?P<limit>\S.*)|(?P<plus>\d[\d.]*)\s*\+",
@@ -40,11 +41,14 @@ MIB = {
     "b": 2.0**-20, "bytes": 2.0**-20, "kb": 1e3 / 2**20, "kib": 2.0**-10, "mb": 1e6 / 2**20,
     "mib": 1.0, "gb": 1e9 / 2**20, "gib": 1024.0, "tb": 1e12 / 2**20, "tib": 2.0**20,
 }  # fmt: skip
-JOULES = {"j": 1.0, "joule": 1.0, "joules": 1.0, "kj": 1e3, "mj": 1e6, "wh": 3600.0, "kwh": 3.6e6}
-COUNTS = {
-    word: 1.0 for word in ("epoch", "epochs", "ep", "step", "steps", "update", "updates", "it", "its",
-                           "iter", "iters", "iterations", "example", "examples", "samples", "images")
+JOULES = {
+    "j": 1.0, "joule": 1.0, "joules": 1.0, "kj": 1e3, "mj": 1e6, "wh": 3600.0, "kwh": 3.6e6,
 }  # fmt: skip
+COUNTED = (
+    "epoch", "epochs", "ep", "step", "steps", "update", "updates", "it", "its", "iter", "iters",
+    "iterations", "example", "examples", "samples", "images",
+)  # fmt: skip
+COUNTS = dict.fromkeys(COUNTED, 1.0)
 PART = re.compile(r"(\d+\.?\d*|\.\d+)\s*([a-z]+)\s*,?\s*", re.IGNORECASE | re.ASCII)
 CLOCK = re.compile(
     r"(?:(\d+)\s*days?,?\s*\+?)?(?:(\d+):)?(\d{1,2}|\d+(?=:\d\d(?:\.\d*)?$)):(\d\d(?:\.\d*)?)",
@@ -146,7 +150,7 @@ def _never(text: str, factor: float, units: dict[str, float] | None) -> Never | 
 
 
 def duration(text: str) -> float | None:
-    """Seconds of `1h17m`, `0:12:30`, `44m 38s`, `0 days 00:12:30.5`, `PT1H`; None for other text."""
+    """Seconds of `1h17m`, `0:12:30`, `44m 38s`, `0 days 00:12:30`, `PT1H`; None for other text."""
     if clock := CLOCK.fullmatch(text):
         days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
         return days * 86400 + hours * 3600 + minutes * 60 + seconds

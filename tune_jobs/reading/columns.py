@@ -312,13 +312,13 @@ def lacks(
     lacking: Sequence[str], columns: Sequence[str], source: str, named: Named | None = None
 ) -> UserError:
     """The error for what is not there, with a command that helps where a name is near."""
+    sized = _near_size(columns) if lacking[0] == "batch_size" else None
+    near = ("batch_size", sized) if sized else None
+    if lacking[0] != "batch_size":
+        near = _near_value(columns, named)
     hint = ""
-    if lacking[0] == "batch_size":
-        near = _near_size(columns)
-        if near:
-            hint = f" Is it {near!r}? Then add --map {shlex.quote(f'batch_size={near}')}."
-    elif near := _near_value(columns, named):
-        hint = f" Is it {near[1]!r}? Then add --map {shlex.quote(f'{near[0]}={near[1]}')}."
+    if near is not None:
+        hint = f" Is it {near[1]!r}? Then add --map {shlex.quote('='.join(near))}."
     return UserError(
         f"{source} lacks the column {', and '.join(lacking)}; it has: "
         f"{', '.join(c for c in columns if c)}. Rename one, or say which with --map.{hint}"

@@ -110,8 +110,8 @@ def _since_start(run: Points, index: str) -> list[float | None]:
     """The run began before its first point by as long as its first index takes."""
     times = [float(row.get("wall_time")) for row in run]
     at = [float(row.get(index)) for row in run]
-    paces = [(t1 - t0) / (n1 - n0)
-             for (t0, n0), (t1, n1) in pairwise(zip(times, at, strict=True)) if n1 > n0]  # fmt: skip
+    steps = pairwise(zip(times, at, strict=True))
+    paces = [(t1 - t0) / (n1 - n0) for (t0, n0), (t1, n1) in steps if n1 > n0]
     pace = median(paces) if paces else 0.0
     start = times[0] - (pace * at[0] if index not in ("wall_time", "train_seconds") else 0.0)
     return [max(t - start, 0.0) for t in times]
@@ -151,7 +151,7 @@ def _reaches(value: float | None, mode: str, target: float) -> bool:
 
 
 def _of_first(runs: Sequence[Points], role: str, mode: str, target: float, of: int) -> list[str]:
-    """A target that stands before any curve's beginning says nothing; one beyond all, which is best."""
+    """A target before every curve's beginning says nothing; of one beyond all, the best is told."""
     reached = [[_reaches(row.get(role), mode, target) for row in run] for run in runs]
     told = []
     if of and all(run[0] for run in reached):

@@ -1,4 +1,4 @@
-"""A grid of learning rates: each batch size judged at its best, chosen on other runs where it can be.
+"""A grid of learning rates: each batch size judged at its best, chosen on other runs if it can be.
 
 The run of seed s is taken at the rate that the runs of the other seeds choose, so that no run is
 judged by the luck it was chosen for (leave one seed out). Without several seeds at a rate, the rate

@@ -1,8 +1,8 @@
 """What a column's name means: one table of synonyms and patterns, units from the name's end.
 
-A name is taken apart to words in lower case (`Batch Size`, `batchSize`, `config/batch_size` are one)
-and looked up in MEANINGS; the first that fits counts, and of two columns that mean the same the one
-that fits the earlier pattern.
+A name is taken apart to words in lower case (`Batch Size`, `batchSize` and `config/batch_size` are
+one) and looked up in MEANINGS; the first that fits counts, and of two columns that mean the same
+the one that fits the earlier pattern.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ COLUMNS = ("workload", "batch_size", "seed", "target", *TO_TARGET, *SPENT, *COST
 # What a table may hold besides, from which those are found.
 FOUND_FROM = ("epochs_to_target", "epochs", "train_examples", "epoch_seconds", "update_seconds",
               "updates_per_second", "tokens_per_second", "per_device_batch_size", "devices",
-              "accumulation", "wall_time", "reports", "metric", "run", "state", "fault")  # fmt: skip
+              "gradient_accumulation", "wall_time", "reports", "metric", "run", "state",
+              "fault")  # fmt: skip
 MAPPABLE = (*COLUMNS, *FOUND_FROM)
 
 PREFIX = re.compile(
@@ -40,60 +41,75 @@ ACCURACY = r"(?:accuracy|acc|top_?1(?:_acc(?:uracy)?)?)"
 VALIDATION = r"(?:val|valid|validation|eval|evaluation|dev)"
 LAST = r"(?:(?:best|final|last|max|mean|avg)_)?"
 
-# Ours, what unit the name may end in, pattern. A pattern for a time may name its unit `lead`.
+WHOLE = r"(?:(?:total|train(?:ing)?|whole|overall)_)*"
+NAME = r"(?:(?:run|trial|exp|experiment)_?)?name"
+SIZE = r"(?:batch(?:_?size)?|bs)"
+TRAIN = r"(?:train(?:ing)?_)?"
+# Ours, what kind of unit the name may end in, pattern. A pattern may name its unit `lead`.
 MEANINGS: tuple[tuple[str, str, str], ...] = (
-    ("batch_size", "", r"(?:global|effective|total|overall)_?(?:train(?:ing)?_)?(?:batch(?:_?size)?|bs)"),
-    ("batch_size", "", r"batch_?size|bs|batch|bsz|batchsz|b_?size|(?:mini|minibatch)_?(?:batch)?(?:_?size)?|b"),
-    ("batch_size", "", r"train(?:ing)?_(?:batch(?:_?size)?|bs)"),
-    ("per_device_batch_size", "", rf"(?:train_)?(?:batch_?size|bs|batch)_?(?:per|/)_?{DEVICE}"
-     rf"|per_?{DEVICE}_(?:train(?:ing)?_)?(?:batch_?size|batch|bs)|(?:local|micro)_?(?:batch_?size|batch|bs)"),
-    ("accumulation", "", r"(?:grad(?:ient)?_)?accum(?:ulat(?:e|ion))?(?:_(?:steps|grad_batches|iters?))?"),
-    ("seed", "", r"(?:random_|rng_|torch_|np_|global_|init_)?seed|random_state"),
+    ("batch_size", "", rf"(?:global|effective|total|overall)_?{TRAIN}{SIZE}"),
+    ("batch_size", "", r"batch_?size|bs|batch|bsz|batchsz|b_?size|b"),
+    ("batch_size", "", r"(?:mini|minibatch)_?(?:batch)?(?:_?size)?"),
+    ("batch_size", "", rf"{TRAIN}{SIZE}"),
+    ("per_device_batch_size", "", rf"(?:train_)?{SIZE}_?(?:per|/)_?{DEVICE}"),
+    ("per_device_batch_size", "", rf"per_?{DEVICE}_{TRAIN}{SIZE}|(?:local|micro)_?{SIZE}"),
+    ("gradient_accumulation", "", r"(?:grad(?:ient)?_)?accum(?:ulat(?:e|ion))?"
+     r"(?:_(?:steps|grad_batches|iters?))?"),
+    ("seed", "", r"(?:(?:random|rng|torch|np|global|init)_)?seed|random_state"),
     ("target", "", r"(?:target|goal|threshold)(?:_(?:value|metric|acc(?:uracy)?|loss|quality))?"),
-    ("epochs_to_target", "", rf"{COUNT}epochs?_{TARGET}|epochs?_(?:{TARGET}|needed|required)|(?:target|converge[nd]\w*)_epochs?"),
-    ("time_to_target_seconds", "time", rf"(?:train(?:ing)?_)?(?:{TIME}|(?P<lead>{UNIT}))_{TARGET}|ttt|tta|ttc|"
-     rf"(?:target|convergence|solution)_{TIME}"),
-    ("updates_to_target", "", rf"(?:{COUNT})?{UPDATES}_(?:{TARGET}|needed|required)|(?:target|convergence)_{UPDATES}"),
+    ("epochs_to_target", "", rf"(?:{COUNT})?epochs?_(?:{TARGET}|needed|required)"),
+    ("epochs_to_target", "", r"(?:target|converge[nd]\w*)_epochs?"),
+    ("time_to_target_seconds", "time", rf"{TRAIN}(?:{TIME}|(?P<lead>{UNIT}))_{TARGET}"),
+    ("time_to_target_seconds", "time", rf"ttt|tta|ttc|(?:target|convergence|solution)_{TIME}"),
+    ("updates_to_target", "", rf"(?:{COUNT})?{UPDATES}_(?:{TARGET}|needed|required)"),
+    ("updates_to_target", "", rf"(?:target|convergence)_{UPDATES}"),
     ("examples_to_target", "", rf"(?:{COUNT})?{EXAMPLES}_(?:{TARGET}|needed|required)"),
     ("epoch_seconds", "time", rf"(?:{TIME}|(?P<lead>{UNIT}|s))_?(?:per|/)_?epoch|epoch_{TIME}"),
-    ("update_seconds", "time", rf"(?:{TIME}|(?P<lead>{UNIT}|s))_?(?:per|/)_?{UPDATES}|{UPDATES}_{TIME}"),
+    ("update_seconds", "time", rf"(?:{TIME}|(?P<lead>{UNIT}|s))_?(?:per|/)_?{UPDATES}"),
+    ("update_seconds", "time", rf"{UPDATES}_{TIME}"),
     ("examples_per_second", "", rf"{EXAMPLES}{RATE}|(?:train_)?throughput(?:_{EXAMPLES}{RATE})?"),
     ("updates_per_second", "", rf"{UPDATES}{RATE}"),
     ("tokens_per_second", "", rf"(?:tokens?|tok){RATE}"),
-    ("train_seconds", "time", rf"(?:total_|train(?:ing)?_|whole_|overall_)*{TIME}(?:_total)?"),
-    ("train_seconds", "time", rf"(?:_?relative|process|fit|relative_wall)_{TIME}(?:_process)?|(?P<lead>{UNIT})"),
+    ("train_seconds", "time", rf"{WHOLE}{TIME}(?:_total)?|(?P<lead>{UNIT})"),
+    ("train_seconds", "time", rf"(?:relative|process|fit|relative_wall)_{TIME}(?:_process)?"),
     ("wall_time", "", r"time_?stamp|datetime|date"),
-    ("epochs", "", rf"epochs?|{COUNT}epochs?|epoch_(?:num|number|idx|index|no)|(?:train(?:ing)?|total|max)_epochs?"),
+    ("epochs", "", rf"epochs?|{COUNT}epochs?|epoch_(?:num|number|idx|index|no)"),
+    ("epochs", "", r"(?:train(?:ing)?|total|max)_epochs?"),
     ("reports", "", r"training_iteration|round|checkpoint|point"),
     ("updates", "", rf"(?:global_|train_)?{UPDATES}|(?:{COUNT}|train_|training_|max_){UPDATES}"),
     ("examples_seen", "", rf"{EXAMPLES}_(?:seen|processed)|(?:{COUNT})?{EXAMPLES}_trained"),
-    ("train_examples", "", rf"(?:data_?set|train(?:ing)?|train_?set|data)_(?:size|{EXAMPLES})|n_train|{COUNT}train(?:ing)?(?:_{EXAMPLES})?"),
-    ("peak_memory_mib", "memory", r"(?:peak_|max_|gpu_|cuda_|device_|total_)*(?:memory|mem|vram|rss)(?:_(?:usage|used|allocated|reserved|peak))*"),
-    ("energy_joules", "energy", r"(?:total_|gpu_|train_)*energy(?:_(?:used|usage|consumed|consumption))?"),
-    ("learning_rate", "", r"(?:init(?:ial)?_|base_|max_|peak_|start_)?(?:lr|learning_?rate|lrate)(?:_init)?"),
+    ("train_examples", "", rf"(?:data_?set|train(?:ing)?|train_?set|data)_(?:size|{EXAMPLES})"),
+    ("train_examples", "", rf"n_train|{COUNT}train(?:ing)?(?:_{EXAMPLES})?"),
+    ("peak_memory_mib", "memory", r"(?:(?:peak|max|gpu|cuda|device|total)_)*"
+     r"(?:memory|mem|vram|rss)(?:_(?:usage|used|allocated|reserved|peak))*"),
+    ("energy_joules", "energy", r"(?:(?:total|gpu|train)_)*energy(?:_(?:us\w+|consum\w+))?"),
+    ("learning_rate", "", r"(?:(?:init|initial|base|max|peak|start)_)?"
+     r"(?:lr|learning_?rate|lrate)(?:_init)?"),
     ("devices", "", rf"(?:{COUNT})?{DEVICE}|{DEVICE}_count|world_size|{COUNT}nodes?|nodes"),
-    ("state", "", r"(?:run_|trial_)?(?:state|status|outcome)|(?:did_)?converged?|success|succeeded|diverged|oom"
-     r"|reached(?:_target)?|done|completed?|finished|failed|crashed|early_stopped"),
-    ("run", "", r"(?:run_?|trial_?|exp(?:eriment)?_?)?name|run|trial|tag|repeat|rep|repetition|replicate|fold"),
-    ("run", "", r"(?:run|trial|exp(?:eriment)?)_?(?:id|number|no|index)|exp(?:eriment)?|mlflow_run_?name|config(?:uration)?|setup|id|number"),
+    ("state", "", r"(?:run_|trial_)?(?:state|status|outcome)|(?:did_)?converged?|success"),
+    ("state", "", r"succeeded|diverged|oom|reached(?:_target)?|done|completed?|finished|failed"),
+    ("state", "", r"crashed|early_stopped"),
+    ("run", "", rf"{NAME}|run|trial|tag|repeat|rep|repetition|replicate|fold|mlflow_run_?name"),
+    ("run", "", r"(?:run|trial|exp(?:eriment)?)_?(?:id|number|no|index)|exp(?:eriment)?"),
+    ("run", "", r"config(?:uration)?|setup|id|number"),
     ("val_accuracy", "part", rf"{LAST}{VALIDATION}_{LAST}{ACCURACY}"),
     ("test_accuracy", "part", rf"{LAST}test_{LAST}{ACCURACY}"),
     ("train_accuracy", "part", rf"{LAST}train(?:ing)?_{LAST}{ACCURACY}"),
 )  # fmt: skip
-UNITS = {
-    "time": SECONDS,
-    "memory": MIB,
-    "energy": JOULES,
-    "part": {"%": 0.01, "pct": 0.01, "percent": 0.01},
-}
+PER_CENT = {"%": 0.01, "pct": 0.01, "percent": 0.01}
+UNITS = {"time": SECONDS, "memory": MIB, "energy": JOULES, "part": PER_CENT}
 END = {
-    kind: "|".join(re.escape(u) for u in sorted(of, key=len, reverse=True))
+    kind: "|".join(re.escape(unit) for unit in sorted(of, key=len, reverse=True))
     for kind, of in UNITS.items()
 }
-PATTERNS = tuple(
-    (ours, kind, re.compile(f"(?:{pattern})(?:_(?:in_)?(?P<unit>{END[kind]}))?" if kind else f"(?:{pattern})"))
-    for ours, kind, pattern in MEANINGS
-)  # fmt: skip
+
+
+def _compiled(kind: str, pattern: str) -> re.Pattern[str]:
+    end = f"(?:_(?:in_)?(?P<unit>{END[kind]}))?" if kind else ""
+    return re.compile(f"(?:{pattern}){end}")
+
+
+PATTERNS = tuple((ours, kind, _compiled(kind, pattern)) for ours, kind, pattern in MEANINGS)
 MACHINE = re.compile(
     r"(?:.*_)?(?:device(?:_(?:name|type))?|hardware|machine|system|platform|processor|cpu|instance(?:_type)?"
     r"|host(?:_?name)?|cluster|node(?:_name)?|gpu(?:_(?:name|type|model))?|accelerator(?:_(?:name|type|model))?)"
@@ -101,12 +117,12 @@ MACHINE = re.compile(
 
 # Metrics: the direction follows the name.
 SMALLER = re.compile(
-    r"(?:.*_)?(?:loss|losses|errors?|err|mse|rmse|mae|mape|wer|cer|ter|perplexity|ppl|nll|bpb|bpc|bits?|fid|eer"
-    r"|log_?loss|x?ent|cross_?entropy|entropy|kl|divergence|distance|regret|residual|bits_per_\w+|error_rate)(?:_.*)?"
+    r"(?:.*_)?(?:loss|losses|errors?|err|mse|rmse|mae|mape|wer|cer|ter|perplexity|ppl|nll|bpb|bpc"
+    r"|bits?|fid|eer|log_?loss|x?ent|cross_?entropy|entropy|kl|divergence|distance|regret|residual)(?:_.*)?"
 )  # fmt: skip
 LARGER = re.compile(
-    r"(?:.*_)?(?:accuracy|acc|top_?[15]|f_?1|f_?score|auc|auroc|auprc|roc|ap|map|map_?\d+|m?iou|dice|bleu|rouge\w*|meteor"
-    r"|r2|precision|recall|score|rewards?|returns?|psnr|ssim|em|exact_match|mrr|ndcg\w*|hits?|pass|win_?rate|elo|kappa"
+    r"(?:.*_)?(?:accuracy|acc|top_?[15]|f_?1|f_?score|auc|auroc|auprc|roc|ap|map|map_?\d+|m?iou"
+    r"|dice|bleu|rouge\w*|meteor|r2|precision|recall|score|rewards?|returns?|psnr|ssim|em|exact_match|mrr|ndcg\w*|hits?|pass|win_?rate|elo|kappa"
     r"|mcc|specificity|sensitivity|likelihood|elbo|correct)(?:_.*)?"
 )  # fmt: skip
 OPEN = re.compile(r"values?|objective(?:_value)?|metric|result|quality|performance|y")

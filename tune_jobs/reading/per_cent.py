@@ -62,6 +62,6 @@ def _refuse_mixed(runs: Runs, best: dict[int, float], role: str, theirs: str) ->
     large = next(n for n, value in best.items() if value > 1)
     raise UserError(
         f"{runs[large][0].place} and {runs[small][0].place.rpartition(', ')[2]}, column {theirs}: "
-        f"{best[large]:g} is per cent and {best[small]:g} could be a fraction; write all of them as "
-        "fractions"
+        f"{best[large]:g} is per cent and {best[small]:g} could be a fraction; write all of them "
+        "as fractions"
     )

@@ -200,5 +200,5 @@ def _whole_batch(row: Row) -> Row:
             f"{row.place}: no batch size; fill it in, or name another column with "
             f"--map {shlex.quote('batch_size=COLUMN')}"
         )
-    parts = [row.get(name) or 1 for name in ("devices", "accumulation")]
+    parts = [row.get(name) or 1 for name in ("devices", "gradient_accumulation")]
     return row.having(batch_size=round(one * parts[0] * parts[1]))

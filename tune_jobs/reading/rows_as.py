@@ -56,8 +56,10 @@ def grouped(rows: Sequence[Row], named: Named, asked: str | None, source: str) -
         return _in_doubt(alone, groups, index, named, source)
     sizes = len({run[0].get("batch_size") for run in curves})
     what = named.by_ours[index].theirs
-    told = (f"each row is a point of a curve, by {what!r}: {len(rows)} points of {len(curves)} runs "
-            f"at {sizes} batch sizes (--rows run reads each row as a run)")  # fmt: skip
+    told = (
+        f"each row is a point of a curve, by {what!r}: {len(rows)} points of {len(curves)} runs at "
+        f"{sizes} batch sizes (--rows run reads each row as a run)"
+    )
     return Groups(tuple(tuple(run) for run in curves), index, (told,))
 
 

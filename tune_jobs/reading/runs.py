@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -57,11 +58,13 @@ def _spelled_out(row: Row, in_epochs: bool) -> Row:
     values: dict[str, Any] = {}
     size, epochs = row.get("batch_size"), row.get("epochs")
     examples = 1 if in_epochs else row.get("train_examples")
-    for name, count, ours in (("epochs_to_target", row.get("epochs_to_target"), "examples_to_target"),
-                              ("epochs", epochs, "examples_seen")):  # fmt: skip
+    to_target = row.get("epochs_to_target")
+    for count, ours, seconds in (
+        (to_target, "examples_to_target", "time_to_target_seconds"),
+        (epochs, "examples_seen", "train_seconds"),
+    ):
         if count and examples and row.get(ours) is None:
             values[ours] = count * examples
-        seconds = {"epochs": "train_seconds"}.get(name, "time_to_target_seconds")
         if count and row.get("epoch_seconds") and row.get(seconds) is None:
             values[seconds] = count * row.get("epoch_seconds")
     if row.get("examples_per_second") is None:
@@ -125,8 +128,8 @@ def _refuse_contradiction(row: Row, run: TargetRun) -> None:
         reached_at, whole = getattr(run, to_target), getattr(run, spent)
         if reached_at is not None and whole is not None and reached_at > whole * SLACK:
             raise UserError(
-                f"{row.place}: {to_target} {reached_at:.6g} is more than {spent} {whole:.6g}, which "
-                "the whole run took; correct one"
+                f"{row.place}: {to_target} {reached_at:.6g} is more than {spent} {whole:.6g}, "
+                "which the whole run took; correct one"
             )
     examples, updates = run.examples_to_target, run.updates_to_target
     if examples is not None and updates is not None and run.examples_unit == "examples":
@@ -267,6 +270,6 @@ def _step(values: Sequence[float]) -> float | None:
     distinct = sorted(set(values))
     if len(values) < 6 or len(distinct) < 2 or 2 * len(distinct) > len(values):
         return None
-    step = min(b - a for a, b in zip(distinct, distinct[1:], strict=False))
+    step = min(b - a for a, b in pairwise(distinct))
     even = all(abs(v / step - round(v / step)) < 0.02 for v in distinct)
     return step if even else None

@@ -1,7 +1,8 @@
-"""What cannot be judged gets a sentence: throughput alone, a single batch size, times to nowhere."""
+"""What cannot be judged gets a sentence: throughput alone, one batch size, times to nowhere."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
@@ -33,29 +34,25 @@ def judgeable(table: TableOfRuns) -> TableOfRuns:
     if not single:
         return table
     kept = tuple(run for run in table.runs if run.workload not in single)
-    of = len({_identity(run) for run in table.runs})
+    of = len(table.runs)
     if kept:
-        lines = []
-        for workload, size in single.items():
-            alone = len({_identity(run) for run in table.runs if run.workload == workload})
-            lines.append(
-                f"{alone} of {of} runs left out: {workload} has a single batch size, {size}"
-            )
-        return replace(table, runs=kept, left_out=(*table.left_out, *lines))
+        each = "; ".join(f"{workload} only {size}" for workload, size in single.items())
+        told = f"{of - len(kept)} of {of} runs left out: no second batch size: {each}"
+        return replace(table, runs=kept, left_out=(*table.left_out, told))
     if len(single) == 1:
         ((workload, size),) = single.items()
-        told = (f"{workload}: all {of} runs are of batch size {size}. A single batch size cannot be "
-                "compared with any other: add runs of another one.")  # fmt: skip
+        told = (
+            f"{workload}: all {of} runs are of batch size {size}. A single batch size cannot be "
+            "compared with any other: add runs of another one."
+        )
     else:
         each = "; ".join(f"{workload} has only {size}" for workload, size in single.items())
-        told = (f"No batch sizes can be compared: {each}. What else differs between them (machines, "
-                "models, optimizers) differs with the batch size, so that neither can be told from "
-                "the other: add runs of several batch sizes on the same one.")  # fmt: skip
+        told = (
+            f"No batch sizes can be compared: {each}. What else differs between them (machines, "
+            "models, optimizers) differs with the batch size, so that neither can be told from the "
+            "other: add runs of several batch sizes on the same one."
+        )
     return replace(table, runs=(), said=(*table.said, told))
-
-
-def _identity(run: object) -> int:
-    return id(run)
 
 
 def of_throughput(rows: Sequence[Row], named: Named, stem: str) -> str | None:
@@ -82,8 +79,10 @@ def of_throughput(rows: Sequence[Row], named: Named, stem: str) -> str | None:
              "time_to_target_seconds or examples_to_target, or a metric at an equal number of "
              "epochs.")  # fmt: skip
     if named.equal_updates:
-        told += (f" {', '.join(named.equal_updates)}: at equal updates a larger batch has seen more "
-                 "examples, so that is not judged.")  # fmt: skip
+        told += (
+            f" {', '.join(named.equal_updates)}: at equal updates a larger batch has seen more "
+            "examples, so that is not judged."
+        )
     return told
 
 
@@ -98,16 +97,10 @@ def of_times_alone(rows: Sequence[Row], named: Named, stem: str) -> str:
     shown = "; ".join(f"{size}: {seconds(median(of))}" for size, of in sorted(times.items()))
     return (
         f"{stem}: {theirs!r} is the time of "
-        f"{'whole trainings' if name == 'train_seconds' else 'an epoch'} ({shown}), and nothing tells "
-        "what they reached: that does not choose a batch size. Add a metric, or, if each ended at "
-        f"the target, give --map {_quoted(f'time_to_target_seconds={theirs}')}."
+        f"{'whole trainings' if name == 'train_seconds' else 'an epoch'} ({shown}), and nothing "
+        "tells what they reached: that does not choose a batch size. Add a metric, or, if each "
+        f"ended at the target, give --map {shlex.quote(f'time_to_target_seconds={theirs}')}."
     )
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
 
 
 def of_final_metric(rows: Sequence[Row], named: Named, is_curve: bool) -> list[str]:

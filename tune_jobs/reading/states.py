@@ -11,22 +11,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tune_jobs.reading import cells
-from tune_jobs.reading.columns import Named
+from tune_jobs.reading.columns import Named, spent_of
 from tune_jobs.reading.names import ACCURACIES, words
-from tune_jobs.reading.rows import COUNTS_TO_TARGET, Row, some, spent_of
+from tune_jobs.reading.rows import COUNTS_TO_TARGET, Row, some
 
-SUCCESS = frozenset(
-    "success successful succeeded converged reached true yes y passed pass ok 1".split()
-)
-ENDED = frozenset("finished finish complete completed done terminated ended".split()) | {""}
-NEVER = frozenset(
-    "aborted abort diverged diverge oom out_of_memory pruned stopped early_stopped timeout timed_out "
-    "did_not_converge not_converged unconverged unreached not_reached dnf nan".split()
-)
-GONE = frozenset(
-    "crashed crash failed fail failure error errored killed running pending queued scheduled paused "
-    "preempted preempting interrupted cancelled canceled unfinished lost waiting starting".split()
-)
+SUCCESS = frozenset((
+    "success", "successful", "succeeded", "converged", "reached", "true", "yes", "y", "passed",
+    "pass", "ok", "1",
+))  # fmt: skip
+ENDED = frozenset((
+    "", "finished", "finish", "complete", "completed", "done", "terminated", "ended",
+))  # fmt: skip
+NEVER = frozenset((
+    "aborted", "abort", "diverged", "diverge", "oom", "out_of_memory", "pruned", "stopped",
+    "early_stopped", "timeout", "timed_out", "did_not_converge", "not_converged", "unconverged",
+    "unreached", "not_reached", "dnf", "nan",
+))  # fmt: skip
+GONE = frozenset((
+    "crashed", "crash", "failed", "fail", "failure", "error", "errored", "killed", "running",
+    "pending", "queued", "scheduled", "paused", "preempted", "preempting", "interrupted",
+    "cancelled", "canceled", "unfinished", "lost", "waiting", "starting",
+))  # fmt: skip
 NO = frozenset(("false", "no", "n", "0"))
 BAD_IF_TRUE = frozenset(("diverged", "oom", "failed", "crashed", "early_stopped"))
 

@@ -1,7 +1,8 @@
 """A file as columns and numbered rows of cells, whatever they hold: CSV, Markdown or Parquet.
 
-CSV in UTF-8 or UTF-16, separated by commas, semicolons, tabs, bars or blanks, with `#` comments; the
-first Markdown table of a text. Numbers with decimal commas or thousands are written with points.
+CSV in UTF-8 or UTF-16, separated by commas, semicolons, tabs, bars or blanks, with `#` comments;
+the first Markdown table of a text. Numbers with decimal commas or thousands are written with
+points.
 """
 
 from __future__ import annotations

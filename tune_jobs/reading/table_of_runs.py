@@ -6,8 +6,8 @@
                    what it took to reach the target; empty (or nan, none, inf, `-`, OOM, `did not
                    converge`) where it was never reached
     target         what was to be reached; several for each run show how the answer moves with it
-    metric         without any of those: how good the run was at its end, at an equal budget; or, with
-                   a row for each epoch, how good it was then (--target says what is to be reached)
+    metric         without any of those: how good the run was at its end, at an equal budget; or,
+                   with a row for each epoch, how good it was then (--target says what is wanted)
     workload       what was trained; one verdict for each
     train_seconds, examples_seen, updates, epochs
                    how far the run went, whether it reached the target or not
@@ -35,6 +35,7 @@ from pathlib import Path
 
 from tune_jobs.errors import UserError
 from tune_jobs.reading.apart import judged_apart, searched_along, without_twins
+from tune_jobs.reading.cells import printable
 from tune_jobs.reading.columns import (
     Named,
     lacks,
@@ -44,7 +45,6 @@ from tune_jobs.reading.columns import (
 )
 from tune_jobs.reading.curves import collapsed, require_mode, trend
 from tune_jobs.reading.grid import at_best_rates
-from tune_jobs.reading.cells import printable
 from tune_jobs.reading.names import ACCURACIES
 from tune_jobs.reading.names import COLUMNS as COLUMNS
 from tune_jobs.reading.names import MAPPABLE as MAPPABLE
@@ -123,7 +123,7 @@ def require_our_columns(found: Iterable[str], columns: Sequence[str], source: st
 
 @dataclass(frozen=True)
 class _Read:
-    """One row for each run, and what they are judged by: what a target took, or the final metric."""
+    """One row for each run, judged by what a target took or by the final metric."""
 
     rows: tuple[Row, ...]
     named: Named
@@ -178,8 +178,8 @@ def _with_mode(named: Named, groups: Groups, source: str) -> Named:
 def _require_no_target(asked: Asked, source: str) -> None:
     if asked.target is not None:
         raise UserError(
-            f"--target {asked.target:g}: {source} tells one metric for each run, and not when it was "
-            "reached; leave --target out, or give a row for each epoch"
+            f"--target {asked.target:g}: {source} tells one metric for each run, and not when it "
+            "was reached; leave --target out, or give a row for each epoch"
         )
     if asked.goal not in (None, "accuracy", "memory", "energy"):
         raise UserError(
