@@ -29,15 +29,21 @@ IDENTIFIER = re.compile(
     r"|comments?|sha|commit|command|end_time|start_time|tags?|description|ip)"
 )  # fmt: skip
 MOST_TOLD = 6
+BUDGETS = ("epochs", "updates", "examples_seen")
 
 
-def judged_apart(rows: Sequence[Row], named: Named, stem: str) -> tuple[list[Row], list[str]]:
-    """The rows with a workload for each combination of settings; what differs is told."""
+def judged_apart(
+    rows: Sequence[Row], named: Named, stem: str, by_budget: bool = False
+) -> tuple[list[Row], list[str]]:
+    """The rows with a workload for each combination of settings; what differs is told.
+
+    `by_budget`: final metrics are judged, so that those of several budgets are not mixed.
+    """
     changed, notes = list(rows), []
     for workload in dict.fromkeys(row.get("workload") or stem for row in rows):
         of = [n for n, row in enumerate(rows) if (row.get("workload") or stem) == workload]
         mine = [rows[n] for n in of]
-        apart = _apart(mine, named)
+        apart = _apart(mine, named, by_budget)
         notes += [_told(name, value, mine, named) for name, value in apart.items()]
         for n in of:
             kinds = ", ".join(_named(name, value(rows[n])) for name, value in apart.items())
@@ -49,12 +55,17 @@ def judged_apart(rows: Sequence[Row], named: Named, stem: str) -> tuple[list[Row
 Value = Callable[[Row], str]
 
 
-def _apart(rows: Sequence[Row], named: Named) -> dict[str, Value]:
+def _apart(rows: Sequence[Row], named: Named, by_budget: bool) -> dict[str, Value]:
     """The columns by which the rows are judged apart, and a row's value in each."""
     found: dict[str, Value] = {}
     for name, value in _machine_values(rows, named).items():
         if len({value(row) for row in rows}) > 1:
             found[name] = value
+    for ours in BUDGETS if by_budget else ():
+        budget = _value_of(ours)
+        told = [budget(row) for row in rows]
+        if ours in named.by_ours and len(set(told)) > 1 and _crossed(_sizes(rows), told):
+            found[named.by_ours[ours].theirs] = budget
     for name in dict.fromkeys(name for row in rows for name in row.settings):
         value = _setting_value(name)
         told = [value(row) for row in rows]
@@ -91,7 +102,7 @@ def _value_of(ours: str) -> Value:
 def _is_setting(name: str, told: Sequence[str], rows: Sequence[Row]) -> bool:
     plain = words(name)
     known = SETTING.fullmatch(plain) is not None
-    sizes = [row.get("batch_size") for row in rows]
+    sizes = _sizes(rows)
     within = len(set(zip(sizes, told, strict=True))) > len(set(sizes))
     few = 2 * len(set(told)) <= len(told)
     if not few or (IDENTIFIER.fullmatch(plain) and not known):
@@ -100,6 +111,10 @@ def _is_setting(name: str, told: Sequence[str], rows: Sequence[Row]) -> bool:
         return known
     numbers = all(cells.numeric(c) or cells.blank(c) for c in told)
     return not numbers or (not is_metric(name) and (known or _crossed(sizes, told)))
+
+
+def _sizes(rows: Sequence[Row]) -> list[int]:
+    return [row.get("batch_size") for row in rows]
 
 
 def _crossed(sizes: Sequence[int], told: Sequence[str]) -> bool:

@@ -36,6 +36,7 @@ FAULT = re.compile(r"errors?|exception|failure|fault|error_message")
 IN_NAME = re.compile(
     r"(?<![a-z])(?:batch[ _-]?size|batch|bsz?|b)[=_: -]*(?P<size>\d+)(?![\d.]*\d)", re.IGNORECASE
 )
+KILO = re.compile(r"(\d{1,6})[kK]", re.ASCII)
 SEED_IN_NAME = re.compile(r"(?<![a-z])seed[=_: -]*(?P<seed>\d+)", re.IGNORECASE)
 RATE_IN_NAME = re.compile(r"(?<![a-z])lr[=_: -]*(?P<rate>\d*\.?\d+(?:e-?\d+)?)", re.IGNORECASE)
 UNIT_OF = {
@@ -98,6 +99,8 @@ def name_columns(
     of = _cells_by_column(table)
     found = mapped | _by_name(table, of, mapped, taken)
     _not_both_sizes(found, mapping)
+    size = found.get("batch_size")
+    kilo = size is not None and any(KILO.fullmatch(str(c).strip()) for c in of[size.at])
     metric = _metric(table, of, found, mode)
     sized_by = None if {"batch_size", "per_device_batch_size"} & set(found) else _sized(table, of)
     used = {c.at for c in found.values()} | ({sized_by.at} if sized_by else set())
@@ -112,7 +115,7 @@ def name_columns(
         metric=metric,
         sized_by=sized_by,
         equal_updates=tuple(equal),
-        notes=(*table.notes, *_told(found, mapping, metric, sized_by, mode)),
+        notes=(*table.notes, *_told(found, mapping, sized_by), *["k read as 1024"] * kilo),
     )
 
 
@@ -267,11 +270,7 @@ def _order(name: str) -> tuple[int, int, int]:
 
 
 def _told(
-    found: Mapping[str, Column],
-    mapping: Mapping[str, str],
-    metric: Metric | None,
-    sized_by: Column | None,
-    mode: str | None,
+    found: Mapping[str, Column], mapping: Mapping[str, str], sized_by: Column | None
 ) -> list[str]:
     told = []
     for ours, column in found.items():

@@ -13,6 +13,7 @@ from tune_jobs.reading import cells
 from tune_jobs.reading.cells import COUNTS, JOULES, MIB, SECONDS, Never
 from tune_jobs.reading.columns import (
     IN_NAME,
+    KILO,
     RATE_IN_NAME,
     SEED_IN_NAME,
     Column,
@@ -130,8 +131,7 @@ def _value(place: str, column: Column, cell: object) -> Any:
 def _number(column: Column, cell: object) -> Any:
     ours = column.ours
     if ours in ("batch_size", "per_device_batch_size"):
-        inside = IN_NAME.fullmatch(cell.strip()) if isinstance(cell, str) else None
-        return cells.batch_size(int(inside["size"]) if inside else cells.number(cell))
+        return cells.batch_size(_size(cell))
     if ours == "wall_time":
         return _date(cell)
     if ours == "seed":
@@ -147,6 +147,16 @@ def _number(column: Column, cell: object) -> Any:
         rule = cells.not_negative if ours in ("epochs", *SPENT, "reports") else cells.positive
         return value if isinstance(value, Never) else rule(value)
     return cells.positive(None if cells.blank(cell) else cells.number(cell))
+
+
+def _size(cell: object) -> float | None:
+    """The number of `32`, `bs_32` or `8k` (8192)."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    if inside := IN_NAME.fullmatch(text):
+        return int(inside["size"])
+    if of_1024 := KILO.fullmatch(text):
+        return int(of_1024[1]) * 1024
+    return cells.number(cell)
 
 
 def _metric(ours: str, value: cells.Amount) -> Any:

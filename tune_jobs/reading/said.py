@@ -75,6 +75,8 @@ def of_throughput(rows: Sequence[Row], named: Named, stem: str) -> str | None:
     if len(ordered) > 1:
         more = middle[ordered[0]] / middle[ordered[1]] - 1
         told += f", {more:.0%} over {ordered[1]}"
+    unknown = {row.get("batch_size"): row.never for row in rows if row.never}
+    told += "".join(f"; {size}: {word}" for size, word in unknown.items() if size not in rates)
     told += (". How many examples each batch size needs to reach a target is not in the table: add "
              "time_to_target_seconds or examples_to_target, or a metric at an equal number of "
              "epochs.")  # fmt: skip
@@ -106,7 +108,8 @@ def of_times_alone(rows: Sequence[Row], named: Named, stem: str) -> str:
 def of_final_metric(rows: Sequence[Row], named: Named, is_curve: bool) -> list[str]:
     """Notes where the final metric is judged: no target, unequal budgets, a test metric."""
     assert named.metric is not None
-    told = [f"no target is named: judged by {named.metric.name!r} at the end of each run"]
+    theirs = named.by_ours[named.metric.role].theirs
+    told = [f"no target is named: judged by {theirs!r} at the end of each run"]
     if is_curve:
         told[0] += "; --target VALUE judges what it took to reach one"
     if "train_seconds" in named.by_ours or any(row.get("train_seconds") for row in rows):
@@ -123,6 +126,6 @@ def of_final_metric(rows: Sequence[Row], named: Named, is_curve: bool) -> list[s
                         f"{max(budgets):g}): the longer ones had the better chance")  # fmt: skip
             break
     if named.metric.split in ("test", "train"):
-        told.append(f"{named.metric.name!r} is of the {named.metric.split} examples: a batch size "
+        told.append(f"{theirs!r} is of the {named.metric.split} examples: a batch size "
                     "chosen by it looks better than it is")  # fmt: skip
     return told

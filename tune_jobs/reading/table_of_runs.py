@@ -216,11 +216,12 @@ def _finished(
     if not kept:
         told = f"{stem}: no run is left to judge: {'; '.join(left_out) or 'none was made'}."
         return TableOfRuns((), (), tuple(left_out), said=(told,))
-    kept, apart = judged_apart(kept, named, stem)
+    kept, apart = judged_apart(kept, named, stem, by_budget=must_have_metric)
     runs, derived = runs_of(kept, stem, named.metric)
     grid = at_best_rates(runs, accuracy)
+    seeds = _of_seeds(grid.runs)
     runs, alike = _unpaired(grid.runs)
-    notes = [*apart, *searched_along(kept), *_of_seeds(runs), *derived, *grid.notes, *alike]
+    notes = [*apart, *searched_along(kept), *seeds, *derived, *grid.notes, *alike]
     return TableOfRuns(
         runs=tuple(runs),
         notes=tuple(dict.fromkeys([*notes, *_of_choices(runs)])),
