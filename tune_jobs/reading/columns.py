@@ -340,7 +340,8 @@ def _near_value(columns: Sequence[str], named: Named | None) -> tuple[str, str] 
     unread = [c for c, _ in named.unread] if named else list(columns)
     for ours, pattern in by_word:
         for theirs in (*counted, *unread):
-            if theirs and theirs not in MAPPABLE and re.search(pattern, words(theirs)):
+            free = theirs in counted or theirs not in MAPPABLE
+            if theirs and free and re.search(pattern, words(theirs)):
                 return ours, theirs
     return None
 

@@ -255,14 +255,14 @@ def on_a_grid(runs: Sequence[TargetRun]) -> list[TargetRun]:
     found = list(runs)
     for workload in dict.fromkeys(run.workload for run in runs):
         of = [n for n, run in enumerate(runs) if run.workload == workload and reached(run)]
-        name = next((n for n in reversed(TO_TARGET) if any(getattr(runs[k], n) for k in of)), None)
+        known = [name for name in TO_TARGET if all(getattr(runs[n], name) for n in of)]
+        steps = {name: _step([getattr(runs[n], name) for n in of]) for name in known}
+        name = next((name for name in known if steps[name] is not None), None)
         if name is None or any(runs[n].resolution is not None for n in of):
             continue
-        step = _step([getattr(runs[n], name) for n in of])
-        if step is not None:
-            for n in of:
-                value = getattr(runs[n], name)
-                found[n] = replace(runs[n], resolution=min(1.0, step / value))
+        for n in of:
+            part = (steps[name] or 0.0) / getattr(runs[n], name)
+            found[n] = replace(runs[n], resolution=min(1.0, part))
     return found
 
 
