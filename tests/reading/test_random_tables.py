@@ -67,7 +67,7 @@ def tables(draw: st.DrawFn) -> list[list[str]]:
     return [["batch_size", *names], *cells]
 
 
-ASKED = st.fixed_dictionaries(
+ASKED = st.just({}) | st.fixed_dictionaries(
     {},
     optional={
         "target": st.sampled_from([0.5, 0.9, 80.0]),

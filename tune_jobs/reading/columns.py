@@ -167,9 +167,7 @@ def _by_cells(theirs: str, meant: Meaning | None, of: Sequence[object]) -> Meani
         return Meaning("fault", "", None, 1.0, 0)
     if meant is None or meant.rank < 0:
         return meant
-    if meant.ours == "devices" and not some_numbers:
-        return None
-    if meant.ours == "run" and words(theirs) in ("run", "id", "number") and not of:
+    if meant.ours == "devices" and not all(cells.numeric(c) or cells.blank(c) for c in of):
         return None
     if meant.ours == "train_seconds" and _are_dates(of):
         return Meaning("wall_time", "", None, 1.0, 0)

@@ -144,8 +144,10 @@ def _number(column: Column, cell: object) -> Any:
         return _metric(ours, cells.amount(cell, column.factor))
     if ours in MAY_FAIL:
         value = cells.amount(cell, column.factor, units)
+        if isinstance(value, Never):
+            return value
         rule = cells.not_negative if ours in ("epochs", *SPENT, "reports") else cells.positive
-        return value if isinstance(value, Never) else rule(value)
+        return rule(value if ours == "learning_rate" else cells.measured(value))
     return cells.positive(None if cells.blank(cell) else cells.number(cell))
 
 
