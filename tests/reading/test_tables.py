@@ -92,6 +92,21 @@ def test_quantities_in_rows_and_batch_sizes_in_columns(tmp_path: Path) -> None:
     assert by_size(table, "train_seconds") == {16: [1800], 64: [1200]}
 
 
+def test_a_table_as_a_database_prints_it(tmp_path: Path) -> None:
+    text = (
+        " batch_size | seed | ttt \n------------+------+-----\n 16 | 0 | 4\n 32 | 0 | 3\n(2 rows)\n"
+    )
+    assert by_size(read(tmp_path, text)) == {16: [4], 32: [3]}
+
+
+def test_rates_in_columns_and_sizes_in_k(tmp_path: Path) -> None:
+    text = "batch_size,lr=0.1,lr=0.2\n1k,0.3,0.4\n2k,0.5,0.2\n"
+    table = read(tmp_path, text, asked=Asked(mode="min"))
+    assert by_size(table, "val_metric") == {1024: [0.3], 2048: [0.2]}
+    assert by_size(table, "learning_rate") == {1024: [0.1], 2048: [0.2]}
+    assert "k read as 1024" in table.notes
+
+
 def test_sizes_and_seeds_in_names(tmp_path: Path) -> None:
     text = "name,time_to_target\n" + "".join(
         f"net_bs_{b}_seed{s}_lr0.1,{b + s}\n" for b in (8, 16) for s in (1, 2)
@@ -229,6 +244,19 @@ def test_tensorboard_points_count_from_one_step_before_the_first(tmp_path: Path)
     assert [run.seed for run in table.runs] == [1, 2, 1, 2]
 
 
+def test_rows_between_evaluations_are_no_points_and_a_rate_may_follow_a_schedule(
+    tmp_path: Path,
+) -> None:
+    text = "bs,seed,epoch,lr,val_loss\n" + "".join(
+        f"{b},{s},{n},{0.1 * 0.9**n:.5f},\n{b},{s},{n},{0.1 * 0.9**n:.5f},{1 / n + b / 100}\n"
+        for b in (16, 32) for s in (0, 1) for n in range(1, 9)
+    )  # fmt: skip
+    table = read(tmp_path, text, asked=Asked(target=0.5))
+    assert by_size(table, "examples_to_target") == {16: [3, 3], 32: [6, 6]}
+    assert {run.learning_rate for run in table.runs} == {0.09}
+    assert "32 rows without 'val_loss' are no points" in told(table)
+
+
 # What is no seed
 
 
@@ -283,6 +311,13 @@ def test_aborted_runs_are_censored_where_the_column_speaks_of_success(tmp_path: 
     assert by_size(table) == {16: [120, None], 32: [180, None]}
     assert by_size(table, "train_seconds") == {16: [None, 540], 32: [None, None]}
     assert table.left_out == ()
+
+
+def test_a_column_of_endings_is_known_by_its_words(tmp_path: Path) -> None:
+    text = "bs,result,epochs_to_95\n16,ok,5\n16,ok,6\n32,failed,\n32,ok,9\n64,OOM,\n64,OOM,\n"
+    table = read(tmp_path, text)
+    assert by_size(table, "examples_to_target") == {16: [5, 6], 32: [None, 9], 64: [None, None]}
+    assert {run.workload for run in table.runs} == {"t"}
 
 
 def test_equal_seeds_are_told_and_stay_and_twins_do_not(tmp_path: Path) -> None:

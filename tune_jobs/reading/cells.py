@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 MISSING = frozenset({"", "none", "null", "na", "n/a", "<na>"})
@@ -161,6 +162,30 @@ def duration(text: str) -> float | None:
             return None
         total, at = total + float(part[1]) * SECONDS[part[2].lower()], part.end()
     return total if at and at == len(text) else None
+
+
+def date(cell: object) -> float | None:
+    """Seconds since any fixed time, of a date or of such seconds; None where it is empty."""
+    if isinstance(cell, datetime):
+        return cell.timestamp()
+    if blank(cell):
+        return None
+    if isinstance(cell, str) and not numeric(cell):
+        try:
+            return datetime.fromisoformat(cell.strip()).timestamp()
+        except (ValueError, OverflowError, OSError):
+            raise ValueError("is neither a date nor seconds; write 2026-01-31 12:00:00") from None
+    value = finite(number(cell))
+    return None if value is None else float(value)
+
+
+def is_date(cell: object) -> bool:
+    """Whether `date` reads it, or it is empty."""
+    try:
+        date(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def finite(value: float | None) -> float | None:

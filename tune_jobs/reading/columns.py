@@ -19,6 +19,8 @@ from tune_jobs.reading.names import (
     EQUAL_UPDATES,
     MACHINE,
     MAPPABLE,
+    MEANINGS,
+    OF_SEVERAL,
     OPEN,
     SPENT,
     TO_TARGET,
@@ -30,6 +32,7 @@ from tune_jobs.reading.names import (
     split_of,
     words,
 )
+from tune_jobs.reading.state_words import tells_endings
 from tune_jobs.reading.table_file import TableFile
 
 FAULT = re.compile(r"errors?|exception|failure|fault|error_message")
@@ -165,8 +168,12 @@ def _by_cells(theirs: str, meant: Meaning | None, of: Sequence[object]) -> Meani
     some_numbers = any(cells.numeric(c) for c in of)
     if FAULT.fullmatch(words(theirs)) and not some_numbers and any(not cells.blank(c) for c in of):
         return Meaning("fault", "", None, 1.0, 0)
+    if meant is None and tells_endings(words(str(c)) for c in of if not cells.missing(c)):
+        return Meaning("state", "", None, 1.0, len(MEANINGS))
     if meant is None or meant.rank < 0:
         return meant
+    if meant.ours == "wall_time" and not all(map(cells.is_date, of)):
+        return None
     if meant.ours == "devices" and not all(cells.numeric(c) or cells.blank(c) for c in of):
         return None
     if meant.ours == "train_seconds" and _are_dates(of):
@@ -239,7 +246,7 @@ def _metric(
 
 def _as_metric(name: str, role: str, mode: str | None) -> Metric:
     plain = words(name)
-    is_accuracy = re.fullmatch(rf"(?:.*_)?{ACCURACY}(?:_(?:%|pct|percent))?", plain) is not None
+    is_accuracy = re.fullmatch(rf"(?:.*_)?{ACCURACY}{OF_SEVERAL}", plain) is not None
     shown = "accuracy" if name in ACCURACIES[:1] else re.sub(r"\s*[([]\s*%\s*[)\]]", "", name)
     return Metric(shown, role, mode or mode_of(name), split_of(name), is_accuracy)
 

@@ -126,7 +126,9 @@ def _at_end(points: Points, role: str) -> Row:
         if all(point.settings.get(name) == value for point in points)
     }
     never = last.never if last.get(role) is None else None
-    return Row(first.place, last.values, settings, last.machine, never)
+    rates = [rate for point in points if (rate := point.get("learning_rate")) is not None]
+    peak = last.having(learning_rate=max(rates, default=None))
+    return Row(first.place, peak.values, settings, last.machine, never)
 
 
 def _at_target(last: Row, points: Points, role: str, mode: str, target: float) -> Row:

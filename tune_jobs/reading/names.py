@@ -126,7 +126,10 @@ LARGER = re.compile(
     r"|mcc|specificity|sensitivity|likelihood|elbo|correct)(?:_.*)?"
 )  # fmt: skip
 OPEN = re.compile(r"values?|objective(?:_value)?|metric|result|quality|performance|y")
-PARTS = re.compile(r"(?:.*_)?(?:accuracy|acc|top_?[15]|f_?1|auc|auroc|m?iou|dice|precision|recall)")
+OF_SEVERAL = r"(?:_(?:%|pct|percent|mean|avg|average|median|final|last|best))*"
+PARTS = re.compile(
+    r"(?:.*_)?(?:accuracy|acc|top_?[15]|f_?1|auc|auroc|m?iou|dice|precision|recall)" + OF_SEVERAL
+)
 EQUAL_UPDATES = re.compile(rf".*_(?:after|at)_\d+k?_{UPDATES}")
 NOT_METRIC = re.compile(
     r".*(?:loss_(?:scale|fn|function|weight)|_(?:min|max|std|sem|var|stderr)$|__.*)"

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tune_jobs.reading import cells
-from tune_jobs.reading.columns import IN_NAME
-from tune_jobs.reading.names import meaning
+from tune_jobs.reading.columns import IN_NAME, RATE_IN_NAME
+from tune_jobs.reading.names import meaning, mode_of
 from tune_jobs.reading.table_file import TableFile
 
 REPEAT = re.compile(
@@ -27,7 +27,7 @@ VALUE = "value"
 
 def long_table(table: TableFile) -> TableFile:
     """The table with one value of each kind in a row; one that is long already as it is."""
-    for reshape in (_transposed, _repeats, _charts, _sizes):
+    for reshape in (_transposed, _repeats, _charts, _sizes, _rates):
         found = reshape(table)
         if found is not None:
             return found
@@ -61,7 +61,7 @@ def _what(name: str, caption: str) -> str:
     name = name.strip(" _-/(:=")
     if name:
         return name
-    return caption if caption and meaning(caption) is not None else VALUE
+    return caption if caption and (meaning(caption) or mode_of(caption)) else VALUE
 
 
 def _is_size(name: str) -> bool:
@@ -113,6 +113,15 @@ def _sizes(table: TableFile) -> TableFile | None:
         f"{len(wide)} columns ({table.columns[wide[0][0]]!r} and so on) read as a batch size each"
     )
     return _melted(table, wide, "batch_size", told)
+
+
+def _rates(table: TableFile) -> TableFile | None:
+    found = [(at, RATE_IN_NAME.fullmatch(name)) for at, name in enumerate(table.columns)]
+    wide = [(at, of["rate"], _what("", table.caption)) for at, of in found if of]
+    if len(wide) < 2:
+        return None
+    told = f"{len(wide)} columns ({table.columns[wide[0][0]]!r} and so on) read as a rate each"
+    return _melted(table, wide, "learning_rate", told)
 
 
 def _transposed(table: TableFile) -> TableFile | None:

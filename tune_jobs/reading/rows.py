@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from tune_jobs.errors import UserError
@@ -133,7 +132,7 @@ def _number(column: Column, cell: object) -> Any:
     if ours in ("batch_size", "per_device_batch_size"):
         return cells.batch_size(_size(cell))
     if ours == "wall_time":
-        return _date(cell)
+        return cells.date(cell)
     if ours == "seed":
         return cells.seed(None if cells.blank(cell) else cells.number(cell))
     units = UNITS.get(column.kind, COUNTS)
@@ -147,7 +146,9 @@ def _number(column: Column, cell: object) -> Any:
         if isinstance(value, Never):
             return value
         rule = cells.not_negative if ours in ("epochs", *SPENT, "reports") else cells.positive
-        return rule(value if ours == "learning_rate" else cells.measured(value))
+        if ours == "learning_rate":  # a schedule may begin or end at 0
+            return rule(value or None)
+        return rule(cells.measured(value))
     return cells.positive(None if cells.blank(cell) else cells.number(cell))
 
 
@@ -169,19 +170,6 @@ def _metric(ours: str, value: cells.Amount) -> Any:
     if value is not None and cells.measured(value) is None:
         return Never(str(value))
     return cells.accuracy(value) if ours in ACCURACIES else value
-
-
-def _date(cell: object) -> float | None:
-    """Seconds since any fixed time."""
-    if isinstance(cell, datetime):
-        return cell.timestamp()
-    if isinstance(cell, str) and not cells.numeric(cell) and not cells.blank(cell):
-        try:
-            return datetime.fromisoformat(cell.strip()).timestamp()
-        except (ValueError, OverflowError, OSError):
-            raise ValueError("is neither a date nor seconds; write 2026-01-31 12:00:00") from None
-    value = cells.finite(None if cells.blank(cell) else cells.number(cell))
-    return None if value is None else float(value)
 
 
 def _from_name(row: Row, sized: Column, cell: object) -> Row:

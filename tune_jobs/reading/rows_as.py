@@ -44,33 +44,55 @@ def grouped(rows: Sequence[Row], named: Named, asked: str | None, source: str) -
             raise UserError(f"--rows point: {source} has no metric that rises or falls in a curve; "
                             "name one with --map metric=COLUMN")  # fmt: skip
         return alone
-    groups = _by_key(rows)
-    index = _index(groups, named, asked)
+    role = named.metric.role
+    measured = [row for row in rows if row.get(role) is not None or row.never]
+    groups = _by_key(measured, by_rate=True)
+    index = _index(_by_key(measured, by_rate=False), named, asked)
     if index is None:
         if asked == "point":
             raise UserError(f"--rows point: {source} has no column that counts epochs or steps; "
                             "name one with --map epochs=COLUMN")  # fmt: skip
         return alone
-    curves = [run for group in groups for run in _stretches(group, index)]
+    curves = _curves(groups, index)
+    if not _are_curves(curves, index):  # a rate that changes along a run is a schedule
+        scheduled = _curves(_by_key(measured, by_rate=False), index)
+        curves = scheduled if asked or _are_curves(scheduled, index) else curves
     if asked is None and not _are_curves(curves, index):
         return _in_doubt(alone, groups, index, named, source)
+    return Groups(tuple(map(tuple, curves)), index, _told(rows, measured, curves, index, named))
+
+
+def _told(
+    rows: Sequence[Row],
+    measured: Sequence[Row],
+    curves: Sequence[Sequence[Row]],
+    index: str,
+    named: Named,
+) -> tuple[str, ...]:
+    assert named.metric is not None
     sizes = len({run[0].get("batch_size") for run in curves})
-    what = named.by_ours[index].theirs
+    theirs = named.by_ours[index].theirs
     told = (
-        f"each row is a point of a curve, by {what!r}: {len(rows)} points of {len(curves)} runs at "
-        f"{sizes} batch sizes (--rows run reads each row as a run)"
+        f"each row is a point of a curve, by {theirs!r}: {len(measured)} points of {len(curves)} "
+        f"runs at {sizes} batch sizes (--rows run reads each row as a run)"
     )
-    return Groups(tuple(tuple(run) for run in curves), index, (told,))
+    empty = len(rows) - len(measured)
+    without = f"{empty} rows without {named.by_ours[named.metric.role].theirs!r} are no points"
+    return (told, without) if empty else (told,)
 
 
-def _by_key(rows: Sequence[Row]) -> list[list[Row]]:
+def _curves(groups: Sequence[Sequence[Row]], index: str) -> list[list[Row]]:
+    return [run for group in groups for run in _stretches(group, index)]
+
+
+def _by_key(rows: Sequence[Row], by_rate: bool) -> list[list[Row]]:
     """Rows of the same batch size, seed, run, rate and words, in the order of the file."""
     names = dict.fromkeys(name for row in rows for name in (*row.settings, *row.machine))
     kept = [name for name in names if _tells_runs_apart([_setting(r, name) for r in rows])]
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        own = [row.get(n) for n in ("workload", "batch_size", "seed", "run", "learning_rate",
-                                    "devices", "device")]  # fmt: skip
+        own = [row.get(n) for n in ("workload", "batch_size", "seed", "run", "devices", "device")]
+        own += [row.get("learning_rate")] * by_rate
         groups.setdefault((*own, *(_setting(row, name) for name in kept)), []).append(row)
     return list(groups.values())
 

@@ -14,26 +14,7 @@ from tune_jobs.reading import cells
 from tune_jobs.reading.columns import Named, spent_of
 from tune_jobs.reading.names import ACCURACIES, words
 from tune_jobs.reading.rows import COUNTS_TO_TARGET, Row, some
-
-SUCCESS = frozenset((
-    "success", "successful", "succeeded", "converged", "reached", "true", "yes", "y", "passed",
-    "pass", "ok", "1",
-))  # fmt: skip
-ENDED = frozenset((
-    "", "finished", "finish", "complete", "completed", "done", "terminated", "ended",
-))  # fmt: skip
-NEVER = frozenset((
-    "aborted", "abort", "diverged", "diverge", "oom", "out_of_memory", "pruned", "stopped",
-    "early_stopped", "timeout", "timed_out", "did_not_converge", "not_converged", "unconverged",
-    "unreached", "not_reached", "dnf", "nan",
-))  # fmt: skip
-GONE = frozenset((
-    "crashed", "crash", "failed", "fail", "failure", "error", "errored", "killed", "running",
-    "pending", "queued", "scheduled", "paused", "preempted", "preempting", "interrupted",
-    "cancelled", "canceled", "unfinished", "lost", "waiting", "starting",
-))  # fmt: skip
-NO = frozenset(("false", "no", "n", "0"))
-BAD_IF_TRUE = frozenset(("diverged", "oom", "failed", "crashed", "early_stopped"))
+from tune_jobs.reading.state_words import BAD_IF_TRUE, ENDED, GONE, NEVER, NO, SUCCESS
 
 
 def ended(rows: Sequence[Row], named: Named) -> tuple[list[Row], list[str]]:

@@ -133,7 +133,12 @@ def _read_text(path: Path, text: str) -> TableFile:
 def _markdown_header(lines: Sequence[str]) -> int | None:
     """The index of the first line that a rule of dashes and bars follows."""
     for at, rule in enumerate(lines[1:]):
-        if "|" in rule and "-" in rule and RULE.fullmatch(rule.strip()) and "|" in lines[at]:
+        if (
+            re.search(r"[|+]", rule)
+            and "-" in rule
+            and RULE.fullmatch(rule.strip())
+            and "|" in lines[at]
+        ):
             return at
     return None
 
