@@ -377,6 +377,10 @@ def test_throughput_alone_and_times_alone_get_a_sentence(tmp_path: Path) -> None
     assert by_size(mapped) == {16: [750], 32: [600]}
 
 
+def test_rows_that_tell_nothing_get_a_sentence(tmp_path: Path) -> None:
+    assert "no row tells how fast" in read(tmp_path, "bs,img/s\n16,\n32,-\n").said[0]
+
+
 def test_a_single_batch_size_gets_a_sentence(tmp_path: Path) -> None:
     table = read(tmp_path, "bs,ttt\n16,3\n16,4\n")
     assert table.runs == ()

@@ -90,7 +90,13 @@ def of_throughput(rows: Sequence[Row], named: Named, stem: str) -> str | None:
 
 def of_times_alone(rows: Sequence[Row], named: Named, stem: str) -> str:
     """Times of whole trainings and nothing that they reached."""
-    name = next(n for n in ("train_seconds", "epoch_seconds") if n in named.by_ours)
+    names = ("train_seconds", "epoch_seconds")
+    name = next((n for n in names if any(row.get(n) is not None for row in rows)), None)
+    if name is None:
+        return (
+            f"{stem}: no row tells how fast or how good its run was: fill in a metric, or "
+            "time_to_target_seconds"
+        )
     theirs = named.by_ours[name].theirs
     times: dict[int, list[float]] = {}
     for row in rows:
