@@ -96,7 +96,7 @@ def test_every_small_table_is_read_or_refused(
     """The reading alone, whatever the judge makes of it."""
     path = tmp_path_factory.getbasetemp() / "random.csv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune_jobs.reporting.answer.judge_runs", lambda *_: [])
+        patch.setattr("tune_jobs.reporting.answer.judge_runs", lambda *_, **__: [])
         judged_or_refused(path, table, asked, whole=False)
 
 
