@@ -112,6 +112,8 @@ def _badness(runs: Sequence[TargetRun], rate: float | None, quantity: str) -> Ba
 
 def _value(run: TargetRun, quantity: str) -> float:
     value = getattr(run, quantity)
+    if value is None and quantity == "val_metric":
+        value = run.val_accuracy
     if value is None:
         return math.inf
     return -float(value) if quantity == "val_metric" and run.mode == "max" else float(value)

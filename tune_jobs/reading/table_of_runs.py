@@ -217,7 +217,10 @@ def _finished(
         told = f"{stem}: no run is left to judge: {'; '.join(left_out) or 'none was made'}."
         return TableOfRuns((), (), tuple(left_out), said=(told,))
     kept, apart = judged_apart(kept, named, stem, by_budget=must_have_metric)
-    runs, derived = runs_of(kept, stem, named.metric)
+    # Beside a target the validation accuracy has a field of its own.
+    plain = named.metric is not None and named.metric.role == "val_accuracy"
+    metric = None if plain and not must_have_metric else named.metric
+    runs, derived = runs_of(kept, stem, metric)
     grid = at_best_rates(runs, accuracy)
     seeds = _of_seeds(grid.runs)
     runs, alike = _unpaired(grid.runs)
