@@ -253,6 +253,44 @@ def test_cost_is_judged_with_a_price(run: Run, table: Path) -> None:
     assert verdict["recommended_batch_size"] is not None
 
 
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_what_is_left_out_of_a_verdict_stands_below_it(run: Run, tmp_path: Path) -> None:
+    text = "bs,seed,State,ttt\n" + "".join(
+        f"{b},{s},{'crashed' if (b, s) == (16, 2) else 'finished'},{b + s}.5\n"
+        for b in (16, 64) for s in range(4)
+    )  # fmt: skip
+    path = written(tmp_path / "t.csv", text)
+    status, out, _ = run("--table", path)
+    assert (status, out.splitlines()[-1]) == (0, "left out: 1 of 8 runs left out: crashed (line 4)")
+    status, out, err = run("--table", path, "--json")
+    assert json.loads(out)
+    assert "left out: 1 of 8 runs" in err
+
+
+def test_what_cannot_be_judged_gets_a_sentence_and_status_0(run: Run, tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "bs,img/s\n16,100\n64,300\n")
+    status, out, _ = run("--table", path)
+    assert status == 0
+    assert out.startswith("t: throughput alone does not choose a batch size. 64 is the fastest")
+    status, out, err = run("--table", path, "--json")
+    assert json.loads(out) == []
+    assert "throughput alone" in err
+
+
+def test_how_a_table_is_read_may_be_said(run: Run, tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "bs,epochs,value\n16,5,3\n16,10,4\n64,5,3\n64,10,6\n")
+    assert "--rows run or --rows point" in run("--table", path)[2]
+    assert "--mode max" in run("--table", path, "--rows", "run")[2]
+    status, _, err = run("--table", path, "--rows", "point", "--target", 4)
+    assert status == 0
+    assert "larger is better" in err
+    assert run("--table", path, "--rows", "point", "--map", "metric=value", "--mode", "min")[0] == 0
+
+
 # The terminal
 
 

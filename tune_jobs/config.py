@@ -135,7 +135,7 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
 
     `--seeds` may be more than before: just the runs of the further seeds are made.
     """
-    free = {"tracking_uri", "tracking_required", "runs_dir"}
+    free = {"tracking_uri", "tracking_required", "runs_dir", "trainings_to_come"}
     if flags.get("seeds", 0) > before.seeds:
         free |= {"seeds"}
     for f in fields(SweepConfig):

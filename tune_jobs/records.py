@@ -236,6 +236,10 @@ class TargetRun:
         resolution: within what part of itself `examples_to_target` is known; None where not told.
         metric, mode: the metric's own name, and whether larger is better: `max` or `min`.
         val_metric: of a metric that is no accuracy, its value at the end of the run.
+        examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, or `epochs`
+            where a table does not tell how many examples an epoch has.
+        examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, or `epochs`
+            where a table does not tell how many examples an epoch has.
     """
 
     workload: str
@@ -263,3 +267,4 @@ class TargetRun:
     metric: str = "accuracy"
     mode: str = "max"
     val_metric: float | None = None
+    examples_unit: str = "examples"

@@ -1,7 +1,7 @@
 """Entry: which batch size, and why, from runs that are over. Measures nothing.
 
     python tune_jobs/report.py runs/<name>                  a sweep, finished or interrupted
-    python tune_jobs/report.py --table runs.csv             anyone's runs, CSV or Parquet
+    python tune_jobs/report.py --table runs.csv             anyone's runs: CSV, Markdown, Parquet
     python tune_jobs/report.py --from-mlflow EXPERIMENT     the runs of an MLflow experiment
 
 Needs neither Ray nor torch, and MLflow for an experiment alone. The exit status is 0 whatever the
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -25,18 +25,22 @@ import tyro
 from tune_jobs.config import SweepConfig, resolve, validate
 from tune_jobs.errors import SweepError, TrackingUnreachable, UserError, unknown_name
 from tune_jobs.reading import table_of_runs
+from tune_jobs.reading.cells import printable
+from tune_jobs.reading.said import judgeable
 from tune_jobs.reading.table_of_runs import (
     COLUMNS,
+    MAPPABLE,
+    Asked,
     NamedRow,
     TableOfRuns,
-    require_columns,
+    require_our_columns,
     runs_of_rows,
     runs_of_table,
 )
 from tune_jobs.reporting.answer import (
     Answer,
-    answer_of_runs,
     answer_of_sweep,
+    answer_of_table,
     as_json,
     write_page,
 )
@@ -64,13 +68,20 @@ class Options:
     goal: Annotated[str | None, tyro.conf.arg(metavar="GOAL")] = None
     """time, examples, energy, cost, accuracy, memory; default the sweep's own, or time"""
     target: Annotated[float | None, tyro.conf.arg(metavar="VALUE")] = None
-    """judge at this target alone; default the sweep's own, or each of the table's"""
+    """judge at this target alone, or where a table's curves reach it; default the sweep's own, or
+    each of the table's"""
+    mode: Literal["min", "max"] | None = None
+    """whether a smaller or a larger metric of the table is better; default as its name says"""
+    rows: Literal["run", "point"] | None = None
+    """what a row of the table is: a run, or a point of its curve; default as its columns say"""
     tolerance: Annotated[float | None, tyro.conf.arg(metavar="PART")] = None
     """batch sizes this close to the best count as equal; default 0.05"""
     confidence: Annotated[float | None, tyro.conf.arg(metavar="PART")] = None
     """of every interval and comparison; default 0.95"""
     price_per_device_hour: Annotated[float | None, tyro.conf.arg(metavar="PRICE")] = None
     """for --goal cost, in any currency"""
+    trainings_to_come: Annotated[int | None, tyro.conf.arg(metavar="COUNT")] = None
+    """how many trainings the answer is for; default 100"""
     json: bool = False
     """print the verdicts as a JSON list, one for each workload and target"""
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -107,8 +118,7 @@ def run(options: Options) -> None:
         of_sweep(options.folder, options)
         return
     config = judged_by(SweepConfig(), options)
-    table = table_of(options)
-    answer = answer_of_runs(config, table.runs, options.goal, options.target, table.notes)
+    answer = answer_of_table(config, judgeable(table_of(options)), options.goal)
     show(answer, options)
     if options.html is not None:
         write_html(
@@ -123,6 +133,8 @@ def of_sweep(folder: str, options: Options) -> None:
         raise UserError(f"{folder} holds no {store.config.name}; give a sweep's folder")
     if options.map:
         raise UserError("--map: a sweep's own names are known; leave it out")
+    if options.mode or options.rows:
+        raise UserError("--mode and --rows say how to read a table; leave them out")
     own = resolve(store.config, {})
     config = judged_by(own, options)
     answer = answer_of_sweep(config, store, options.target)
@@ -138,7 +150,7 @@ def of_sweep(folder: str, options: Options) -> None:
 
 def judged_by(config: SweepConfig, options: Options) -> SweepConfig:
     """The configuration with the options that say how to judge. Raises UserError."""
-    names = ("goal", "tolerance", "confidence", "price_per_device_hour")
+    names = ("goal", "tolerance", "confidence", "price_per_device_hour", "trainings_to_come")
     given = {n: v for n in names if (v := getattr(options, n)) is not None}
     changed = replace(config, **given)
     validate(changed)
@@ -149,7 +161,8 @@ def table_of(options: Options) -> TableOfRuns:
     """The runs of a file or of an MLflow experiment."""
     mapping = mapping_of(options.map)
     if options.table is not None:
-        return runs_of_table(options.table, mapping)
+        asked = Asked(options.mode, options.rows, options.target, options.goal)
+        return runs_of_table(options.table, mapping, asked)
     from tune_jobs.tracking.mlflow_experiment import read_experiment
     from tune_jobs.tracking.reachable import default_uri
 
@@ -157,9 +170,9 @@ def table_of(options: Options) -> TableOfRuns:
     experiment = options.from_mlflow
     uri = options.tracking_uri or default_uri()
     read = read_experiment(experiment, uri, COLUMNS, mapping)
-    require_columns(read.found, read.names, f"experiment {experiment!r}")
+    require_our_columns(read.found, read.names, f"experiment {experiment!r}")
     rows = [NamedRow(place, cells) for place, cells in read.rows]
-    return runs_of_rows(rows, experiment, read.notes)
+    return replace(runs_of_rows(rows, experiment, read.notes), target=options.target)
 
 
 def mapping_of(pairs: Sequence[str]) -> dict[str, str]:
@@ -169,8 +182,8 @@ def mapping_of(pairs: Sequence[str]) -> dict[str, str]:
         ours, equals, theirs = (part.strip() for part in pair.partition("="))
         if not (ours and equals and theirs):
             raise UserError(f"--map {pair!r}: must be OURS=THEIRS, such as batch_size=bs")
-        if ours not in COLUMNS:
-            raise unknown_name("--map: the column", ours, COLUMNS)
+        if ours not in MAPPABLE:
+            raise unknown_name("--map: the column", ours, MAPPABLE)
         if ours in mapping:
             raise UserError(f"--map {ours}: mapped twice; name each column once")
         mapping[ours] = theirs
@@ -178,13 +191,18 @@ def mapping_of(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def show(answer: Answer, options: Options) -> None:
-    """Notes on standard error, the verdicts on standard output."""
+    """Notes on standard error; the verdicts, and what is left out of them, on standard output."""
     for note in answer.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
+    beside = sys.stderr if options.json else sys.stdout
+    for sentence in answer.said:
+        print(printable(sentence), file=beside)
     if options.json:
         print(as_json(answer.verdicts), end="")
-    else:
+    elif answer.verdicts:
         print_verdicts(answer.verdicts, wide_console())
+    for line in answer.left_out:
+        print(f"left out: {printable(line)}", file=beside)
 
 
 def write_html(

@@ -159,12 +159,15 @@ def heard(job: Job, copy: SweepCopy, stage: str, runs: int) -> Iterator[None]:
 
 def conclude(job: Job, copy: SweepCopy, facts: Mapping[str, object]) -> bool:
     """Stages 4 and 5: judge the records, draw, copy, print. True when MLflow's copy is whole."""
+    from tune_jobs.planning.looks import look_of, with_look
     from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
     from tune_jobs.reporting.summary import note_of, tags_of
     from tune_jobs.reporting.terminal import print_verdicts
 
     config, store = job.config, job.store
     answer = answer_of_sweep(config, store)
+    look = look_of(answer.verdicts[0], config, answer.trials)
+    store.write_looks(with_look(store.read_looks(), look))
     store.write_text(store.verdict, as_json(answer.verdicts))
     write_page(answer, store.folder, config, config.name, facts)
     first = answer.verdicts[0]

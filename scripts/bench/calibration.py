@@ -3,10 +3,10 @@
     python scripts/bench/calibration.py OUT.json [simulations] [scenario ...]
 
 Each simulation draws a workload (critical batch size, cost of an update) and its runs: log-normal
-about the hyperbola or otherwise distributed, part of the noise shared by runs of one seed, some ended
-by a budget, some batch sizes at a learning rate short of their best. Asked of each: does the bound of
-the regret hold; how often is there an answer; how often is it wrong (worse than the best by over
-5 %); do the intervals of the typical run hold its true value.
+about the hyperbola or otherwise distributed, part of the noise shared by runs of one seed, some
+ended by a budget, some batch sizes at a learning rate short of their best. Asked of each: does the
+bound of the regret hold; how often is there an answer; how often is it wrong (worse than the best
+by over 5 %); do the intervals of the typical run hold its true value.
 """
 
 from __future__ import annotations

@@ -1,14 +1,22 @@
-"""A CSV or Parquet file as columns and numbered rows of cells, whatever they hold."""
+"""A file as columns and numbered rows of cells, whatever they hold: CSV, Markdown or Parquet.
+
+CSV in UTF-8 or UTF-16, separated by commas, semicolons, tabs, bars or blanks, with `#` comments;
+the first Markdown table of a text. Numbers with decimal commas or thousands are written with
+points.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_jobs.errors import UserError
+from tune_jobs.reading.cells import numeric, printable
 
 DELIMITERS = ",;\t|"
 # How files begin that are often given in a CSV file's stead.
@@ -17,9 +25,11 @@ NOT_TEXT = {
     b"\x1f\x8b": "compressed by gzip; unpack it first",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it first",
     b"ARROW1": "an Arrow or Feather file; write it as Parquet or CSV",
-    b"\xff\xfe": "text in UTF-16; save it in UTF-8",
-    b"\xfe\xff": "text in UTF-16; save it in UTF-8",
 }
+RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:[|+]\s*:?-+:?\s*)*\|?\s*")
+LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+(?:[eE][+-]?\d+)?(?=$|\s|%|[a-zA-Z])")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?(?=$|\s|%|[a-zA-Z])")
 
 
 @dataclass(frozen=True)
@@ -29,15 +39,19 @@ class TableFile:
     Attributes:
         unit: what `rows` are numbered by: `line` of a text, the header being line 1, or `row`.
         rows: number, and one cell for each column: text from CSV, any value from Parquet.
+        caption: the heading or comment before the table.
+        notes: what was read as what.
     """
 
     columns: tuple[str, ...]
     unit: str
     rows: tuple[tuple[int, tuple[object, ...]], ...]
+    caption: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_table(path: Path) -> TableFile:
-    """Read `path`, Parquet if it begins as Parquet does, else CSV. Raises UserError."""
+    """Read `path`, Parquet if it begins as Parquet does, else as text. Raises UserError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -49,7 +63,8 @@ def read_table(path: Path) -> TableFile:
     elif path.suffix.lower() in (".parquet", ".pq"):
         raise UserError(f"{path} is not a Parquet file: it does not begin with PAR1; write it anew")
     else:
-        table = _read_csv(path, content)
+        table = _read_text(path, _decoded(path, content))
+    table = _printable(table)
     twice = sorted({c for c in table.columns if c and table.columns.count(c) > 1})
     if twice:
         raise UserError(f"{path}: the column {twice[0]!r} stands twice; name each column once")
@@ -62,23 +77,140 @@ def _empty(path: Path) -> UserError:
     return UserError(f"{path} is empty; give a table with a header and one row for each run")
 
 
+def _printable(table: TableFile) -> TableFile:
+    def shown(cell: object) -> object:
+        return printable(cell).strip() if isinstance(cell, str) else cell
+
+    return replace(
+        table,
+        columns=tuple(printable(str(c)).strip() for c in table.columns),
+        rows=tuple((n, tuple(shown(cell) for cell in row)) for n, row in table.rows),
+        caption=printable(table.caption),
+    )
+
+
 def _read_parquet(path: Path) -> TableFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        cells = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}; write it anew") from error
-    cells = zip(*(column.to_pylist() for column in table.columns), strict=True)
     return TableFile(tuple(table.column_names), "row", tuple(enumerate(cells, 1)))
 
 
-def _read_csv(path: Path, content: bytes) -> TableFile:
-    text = _decoded(path, content)
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(DELIMITERS, key=header.count)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _decoded(path: Path, content: bytes) -> str:
+    for beginning, what in NOT_TEXT.items():
+        if content.startswith(beginning):
+            raise UserError(f"{path} is {what}")
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in content and not wide:
+        raise UserError(f"{path} is not text: it holds zero bytes; give CSV in UTF-8, or Parquet")
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not "
+            f"{'UTF-16' if wide else 'UTF-8'}; save the file in UTF-8"
+        ) from error
+
+
+def _read_text(path: Path, text: str) -> TableFile:
+    lines = list(io.StringIO(text, newline=""))
+    heading = _markdown_header(lines)
+    if heading is not None:
+        return _read_markdown(path, lines, heading)
+    lines, caption = _without_comments(lines)
+    return replace(_read_csv(path, lines), caption=caption)
+
+
+# Markdown
+
+
+def _markdown_header(lines: Sequence[str]) -> int | None:
+    """The index of the first line that a rule of dashes and bars follows."""
+    for at, rule in enumerate(lines[1:]):
+        if (
+            re.search(r"[|+]", rule)
+            and "-" in rule
+            and RULE.fullmatch(rule.strip())
+            and "|" in lines[at]
+        ):
+            return at
+    return None
+
+
+def _read_markdown(path: Path, lines: Sequence[str], at: int) -> TableFile:
+    columns = tuple(_markdown_cells(lines[at]))
+    rows: list[tuple[int, tuple[object, ...]]] = []
+    end = at + 2
+    for n, line in enumerate(lines[at + 2 :], at + 3):
+        if "|" not in line:
+            break
+        cells, end = _markdown_cells(line), n
+        rows.append((n, _fitted(path, n, cells + [""] * (len(columns) - len(cells)), columns)))
+    rows = [(n, row) for n, row in rows if any(str(cell).strip() for cell in row)]
+    further = _markdown_header(lines[end:]) is not None
+    notes = ("only the first table of the file is read",) if further else ()
+    rows, told = with_points(rows, "|")
+    before = [line.strip(" #*_\r\n") for line in lines[:at] if line.strip(" #*_\r\n")]
+    caption = before[-1] if before else ""
+    return TableFile(columns, "line", tuple(rows), caption, (*notes, *told))
+
+
+def _markdown_cells(line: str) -> list[str]:
+    line = line.strip().removeprefix("|")
+    line = line[:-1] if line.endswith("|") and not line.endswith("\\|") else line
+    cells = [cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", line)]
+    return [LINK.sub(r"\1", cell).strip("*`").strip() for cell in cells]
+
+
+# CSV
+
+
+def _without_comments(lines: Sequence[str]) -> tuple[list[str], str]:
+    """The lines, comments blank so that numbers stay; and the last comment before the header.
+
+    A comment directly before numbers that has as many cells as they is the header: so `numpy` and
+    `gnuplot` write it.
+    """
+    kept, caption, quoted, header = list(lines), "", False, None
+    for n, line in enumerate(lines):
+        if not quoted and line.lstrip().startswith("#"):
+            kept[n] = "\n"
+            if header is None:
+                caption, last = line.strip().lstrip("#").strip(), n
+                continue
+        elif line.strip() and header is None:
+            header = n
+            if caption and _is_header(caption, line):
+                kept[last] = lines[last].replace("#", " ", 1).lstrip(" ")
+                caption = ""
+        quoted ^= line.count('"') % 2 == 1
+    return kept, caption
+
+
+def _is_header(comment: str, first: str) -> bool:
+    for delimiter in (*DELIMITERS, None):
+        names = comment.split(delimiter)
+        cells = first.strip("\r\n").split(delimiter)
+        if len(names) == len(cells) > 1:
+            return any(numeric(c) for c in cells) and not any(numeric(n) for n in names)
+    return False
+
+
+def _read_csv(path: Path, text: Sequence[str]) -> TableFile:
+    delimiter = _delimiter([line for line in text if line.strip()][:20])
+    blanks = delimiter == " "
+    lines = csv.reader(
+        [line.strip(" ") for line in text] if blanks else text,
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=blanks,
+    )
     rows: list[tuple[int, tuple[object, ...]]] = []
     columns: tuple[str, ...] | None = None
     try:
@@ -93,23 +225,23 @@ def _read_csv(path: Path, content: bytes) -> TableFile:
         raise UserError(f"{path}, line {lines.line_num}: not valid CSV: {error}") from error
     if columns is None:
         raise _empty(path)
-    return TableFile(columns, "line", tuple(rows))
+    rows, notes = with_points(rows, delimiter)
+    return TableFile(columns, "line", tuple(rows), notes=notes)
 
 
-def _decoded(path: Path, content: bytes) -> str:
-    for beginning, what in NOT_TEXT.items():
-        if content.startswith(beginning):
-            raise UserError(f"{path} is {what}")
-    if b"\0" in content:
-        raise UserError(f"{path} is not text: it holds zero bytes; give CSV in UTF-8, or Parquet")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; "
-            "save the file in UTF-8"
-        ) from error
+def _delimiter(lines: Sequence[str]) -> str:
+    """The one that every line holds as often as the header, else the header's most frequent."""
+    header = lines[0] if lines else ""
+
+    def fits(delimiter: str) -> tuple[bool, int]:
+        often = header.count(delimiter)
+        return often > 0 and all(line.count(delimiter) == often for line in lines), often
+
+    best = max(DELIMITERS, key=fits)
+    if best in header or len(header.split()) < 2:
+        return best
+    even = len({len(line.split()) for line in lines}) == 1 and len(lines) > 1
+    return " " if even and '"' not in header else best
 
 
 def _fitted(path: Path, line: int, cells: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
@@ -120,3 +252,37 @@ def _fitted(path: Path, line: int, cells: Sequence[str], columns: Sequence[str])
             "header; write one cell for each, an empty one where nothing is known"
         )
     return tuple(cells[: len(columns)])
+
+
+Rows = list[tuple[int, tuple[object, ...]]]
+
+
+def with_points(rows: Rows, delimiter: str) -> tuple[Rows, tuple[str, ...]]:
+    """Numbers with decimal commas, or with commas between thousands, as numbers with points.
+
+    Where semicolons separate, a comma is a decimal one. Elsewhere commas before three digits, all
+    over the table, are thousands'; in a CSV file any other stays what it was, and is refused.
+    """
+    found = [str(c).strip() for _, row in rows for c in row if COMMA.match(str(c).strip())]
+    found += [str(c).strip() for _, row in rows for c in row if THOUSANDS.match(str(c).strip())]
+    if not found:
+        return rows, ()
+    if delimiter != ";" and all(THOUSANDS.match(cell) for cell in found):
+        return _replaced(rows, THOUSANDS, ",", ""), ("commas read as those between thousands",)
+    if delimiter == ",":
+        return rows, ()
+    return _replaced(rows, COMMA, ".", "", ",", "."), ("decimal commas read as points",)
+
+
+def _replaced(rows: Rows, which: re.Pattern[str], *pairs: str) -> Rows:
+    def cell_of(cell: object) -> object:
+        text = str(cell).strip()
+        number = which.match(text)
+        if number is None:
+            return cell
+        plain = number[0]
+        for old, new in zip(pairs[::2], pairs[1::2], strict=True):
+            plain = plain.replace(old, new)
+        return plain + text[number.end() :]
+
+    return [(n, tuple(cell_of(cell) for cell in row)) for n, row in rows]

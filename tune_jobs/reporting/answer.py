@@ -19,7 +19,7 @@ from tune_jobs.judging.judging import is_at, judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.planning.looks import open_looks
 from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
-from tune_jobs.reading.table_of_runs import TO_TARGET, reached
+from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.verdicts import Verdict
@@ -49,6 +49,8 @@ class Answer:
     trials: tuple[TrialResult, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
 def goal_of(runs: Sequence[TargetRun], asked: str | None) -> str:
@@ -70,6 +72,8 @@ def goal_of(runs: Sequence[TargetRun], asked: str | None) -> str:
 def _judgeable(runs: Sequence[TargetRun], goal: str) -> bool:
     """Whether the goal's quantity is known, or no run reached the target so that none could be."""
     quantity = NEEDS[goal][0]
+    if goal == "accuracy" and any(run.val_metric is not None for run in runs):
+        return True
     if any(getattr(run, quantity) is not None for run in runs):
         return True
     return quantity in TO_TARGET and not any(reached(run) for run in runs)
@@ -133,6 +137,16 @@ def left_out_of(trials: Sequence[TrialResult]) -> list[str]:
     return told
 
 
+def answer_of_table(config: SweepConfig, table: TableOfRuns, goal: str | None = None) -> Answer:
+    """The verdicts of a table's runs, and what it left out or could say alone."""
+    asked = goal or table.goal
+    found = answer_of_runs(
+        config, table.runs, asked, table.target, table.notes, table.searched, table.left_out
+    )
+    beside = () if found.verdicts else table.left_out  # else each verdict tells it
+    return replace(found, left_out=beside, said=table.said)
+
+
 def answer_of_runs(
     config: SweepConfig,
     runs: Sequence[TargetRun],
@@ -150,7 +164,7 @@ def answer_of_runs(
         target: this one alone; other targets still show how the answer moves. Runs that name no
             target are taken to be at this one.
     """
-    if target is not None:
+    if target is not None and runs:
         runs = [replace(r, target=target) if r.target is None else r for r in runs]
         _require_target(runs, target)
     told, verdicts = list(notes), []

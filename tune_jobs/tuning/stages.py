@@ -169,7 +169,7 @@ def confirm_what_is_missing(
     """
     for _ in range(CONFIRM_ROUNDS):
         trials = stage.store.read_trials()
-        runs = missing_runs(stage.config, trials)
+        runs = missing_runs(stage.config, trials, stage.store.read_looks())
         if not runs:
             return
         made = sum(t.stage == CONFIRM for t in trials)
