@@ -27,6 +27,7 @@ from tune_jobs.verdicts import (
     Pareto,
     RuleCost,
     TargetAnswer,
+    Use,
     Verdict,
 )
 
@@ -198,7 +199,9 @@ def verdict_of(sweep: Sweep, target: float = 0.95, **changes: Any) -> Verdict:
     per_size = tuple(
         replace(
             r,
-            standing="tied"
+            standing="used"
+            if r.batch_size == min(tied, default=None)
+            else "tied"
             if r.batch_size in tied
             else "slower"
             if r.median is not None
@@ -208,14 +211,18 @@ def verdict_of(sweep: Sweep, target: float = 0.95, **changes: Any) -> Verdict:
     )
     reached = best[1] is not None
     answers = tuple(
-        TargetAnswer(t, "tied", s, (s, 2 * s), s)
+        TargetAnswer(t, "tied", s, 0.04, (2 * s,), ())
         for t, s in zip(TARGETS, (64, 64, 32, 32, 16), strict=True)
     )
     fields = dict(
         workload=sweep.runs[0].workload, goal="time", quantity="time_to_target_seconds",
         target=target, status=("tied" if len(tied) > 1 else "decided") if reached else "unreached",
-        recommended_batch_size=min(tied, default=None), tied_batch_sizes=tied,
-        leading_batch_size=best[1], risk=0.03, more_seeds=None, open_pair=None,
+        metric="accuracy",
+        answer=f"Use batch size {min(tied)}: expected within 2 % of the fastest, at 95 % within 9 %."
+        if tied else "No batch size to use yet: no run reached the target.",
+        change=None, use=Use(min(tied), 0.001, 0.02, 0.09, 3) if tied else None,
+        why_not=None if tied else "None of 18 runs reached 0.95.", risk=0.02, risk_allowed=0.03,
+        tied_batch_sizes=tied[1:], open_batch_sizes=(), settling=None,
         reason=f"{min(tied)} takes the least memory of the batch sizes that cannot be told from "
         "the fastest" if tied else "no batch size reached 0.95 in more than half of its runs",
         advice=None if reached else "raise --budget-examples or lower --target",
@@ -232,8 +239,8 @@ def verdict_of(sweep: Sweep, target: float = 0.95, **changes: Any) -> Verdict:
         if sweep.noise else (),
         per_batch_size=per_size, infeasible_batch_sizes=(), generalization=generalization(per_size),
         sensitivity=answers,
-        by_goal=(GoalAnswer("time", "time_to_target_seconds", "tied", 32, (32, 64), 32, "fastest"),
-                 GoalAnswer("energy", "energy_joules", "undecided", None, (), None,
+        by_goal=(GoalAnswer("time", "time_to_target_seconds", "tied", 32, 0.09, (64,), (), "it"),
+                 GoalAnswer("energy", "energy_joules", "unproven", None, None, (), (),
                             "no energy was measured")),
         pareto=Pareto(("time_to_target_seconds", "peak_memory_mib", "val_accuracy"), tied),
         learning_rate_rule=LearningRateRule(
@@ -242,7 +249,8 @@ def verdict_of(sweep: Sweep, target: float = 0.95, **changes: Any) -> Verdict:
              RuleCost("square root", 0.5, 64, 512, 0.0056, None, None, "none tried near it")),
             "The best learning rate grows as B^0.60 [0.45, 0.74]: square root is plausible, "
             "linear is not."),
-        confidence=0.95, tolerance=0.05, warnings=("Only 3 seeds: intervals are wide.",),
+        rate_deviation={}, left_out=(), confidence=0.95, tolerance=0.05,
+        warnings=("Only 3 seeds: intervals are wide.",),
     )  # fmt: skip
     return Verdict(**(fields | changes))  # type: ignore[arg-type]
 
@@ -251,10 +259,11 @@ def size_verdict(runs: Sequence[TargetRun]) -> BatchSizeVerdict:
     time = summary([r.time_to_target_seconds for r in runs])
     first = runs[0]
     return BatchSizeVerdict(
-        batch_size=first.batch_size, standing="slower", within_tolerance=False, ratio_to_best=NONE,
+        batch_size=first.batch_size, standing="slower", expected_regret=0.1, regret_bound=0.3,
+        ratio_to_best=NONE,
         seeds=len(runs), reached=sum(r.time_to_target_seconds is not None for r in runs),
-        median=time.value, mean=time.value, low=time.low, high=time.high, mean_low=time.low,
-        mean_high=time.high, mean_at_least=None, time_to_target_seconds=time,
+        median=time.value, low=time.low, high=time.high, time_to_target_seconds=time,
+        val_metric=NONE, train_seconds=first.train_seconds,
         examples_to_target=summary([r.examples_to_target for r in runs]),
         updates_to_target=summary([r.updates_to_target for r in runs]),
         measured_time_to_target_seconds=time.value and time.value * 1.03,

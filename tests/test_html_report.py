@@ -141,7 +141,7 @@ def test_the_answer_stands_before_the_table_and_the_table_before_the_figures(
     made: Made, page: Page
 ) -> None:
     order = [
-        f"<dd>{made.verdict.recommended_batch_size}</dd>", "Only 3 seeds",
+        f"<dd>{made.verdict.use.batch_size}</dd>", "Only 3 seeds",
         "Each batch size: the median run",
         'data-figure="time-to-target"', "How the answer moves</h2>", "Critical batch size</h2>",
         "Learning-rate rule</h2>", "Generalization</h2>", "How it was measured</h2>",
@@ -216,7 +216,7 @@ def test_a_sweep_in_which_nothing_reached_the_target_says_so_and_still_draws(
     trials = [replace(t, **never) for t in sweep.trials]  # type: ignore[arg-type]
     unreached = replace(sweep, runs=runs, trials=trials)
     found = report(tmp_path, unreached, verdict_of(unreached, learning_rate_rule=None))
-    assert "none reached the target" in found.text and "time-to-target" not in found.figures
+    assert "No batch size to use yet" in found.text and "time-to-target" not in found.figures
     assert {"throughput-and-memory", "learning-rate-valleys", "learning-curves"} <= {*found.figures}
     assert "none of 10 search trials reached 0.95" in found.text
 
@@ -224,14 +224,14 @@ def test_a_sweep_in_which_nothing_reached_the_target_says_so_and_still_draws(
 def test_an_undecided_verdict_names_the_set_and_what_to_do(tmp_path: Path) -> None:
     sweep = simulated(seeds=2)
     undecided = verdict_of(
-        sweep, status="undecided", recommended_batch_size=None, tied_batch_sizes=(16, 32),
-        more_seeds=4, open_pair=(16, 32), advice="run 4 more seeds", **BARE,
+        sweep, status="undecided", tied_batch_sizes=(), open_batch_sizes=(16, 32),
+        change="16 and 32 may be as fast.", advice="./scripts/sweep --resume --seeds 8", **BARE,
     )  # fmt: skip
     path = write_report(tmp_path, [undecided], [], title="t")
     found = Page(path.read_text())
-    assert "undecided between 16, 32" in found.text
-    assert "about 4 more seeds for 16, 32" in found.text and "run 4 more seeds" in found.text
-    assert 'class="chosen"' not in found.text.split("<figure")[0]
+    assert "may be as good: 16, 32" in found.text and "16 and 32 may be as fast." in found.text
+    assert "Next: ./scripts/sweep --resume --seeds 8" in found.text
+    assert found.text.index(undecided.answer) < found.text.index("undecided")
 
 
 def test_one_seed_and_one_batch_size_can_be_shown(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZES = (16, 32, 64, 128, 256, 512)
 FIRST, PER_EXAMPLE = 0.01, 0.0002  # seconds of an update: first + per example x batch size
 REQUIRED = {
-    "workload", "goal", "target", "status", "recommended_batch_size", "tied_batch_sizes",
+    "workload", "goal", "target", "status", "answer", "use", "tied_batch_sizes", "open_batch_sizes",
     "binding_limit", "reason", "critical_batch_size", "per_batch_size",
 }  # fmt: skip
 
@@ -125,19 +125,21 @@ def test_six_workloads_get_the_verdicts_that_were_planted(run: Run, table: Path)
     small, large = verdicts["clear small"], verdicts["clear large"]
     for verdict, critical in ((small, 20.0), (large, 5000.0)):
         assert verdict["status"] in ("decided", "tied")
-        chosen = verdict["recommended_batch_size"]
+        chosen = verdict["use"]["batch_size"]
         assert seconds(chosen, critical) <= 1.05 * seconds(best(critical), critical)
         fit = verdict["critical_batch_size"]
         assert fit["low"] <= fit["value"] <= fit["high"]
         assert fit["value"] == pytest.approx(critical, rel=0.2)
-    assert verdicts["one seed"]["status"] == "undecided"
+    assert verdicts["one seed"]["status"] == "unproven"
     assert verdicts["noisy"]["status"] == "undecided"
     never = verdicts["never"]
     assert never["status"] == "unreached"
     assert never["critical_batch_size"] is None
-    for verdict in (verdicts["one seed"], verdicts["noisy"], never):
-        assert verdict["recommended_batch_size"] is None
-        assert verdict["reason"]
+    assert never["use"] is None and never["why_not"]
+    for verdict in verdicts.values():
+        assert verdict["reason"] and verdict["answer"]
+        if verdict is not never:
+            assert verdict["answer"].startswith(f"Use batch size {verdict['use']['batch_size']}")
 
 
 def test_every_batch_size_is_listed_with_seeds_reached_and_interval(run: Run, table: Path) -> None:
@@ -155,7 +157,7 @@ def test_test_accuracy_decides_nothing(run: Run, tmp_path: Path) -> None:
     answers = []
     for name, rows_of in (("plain", plain), ("planted", planted)):
         verdict = judged(run, "--table", write_csv(tmp_path / f"{name}.csv", rows_of))[0]
-        answers.append((verdict["status"], verdict["recommended_batch_size"]))
+        answers.append((verdict["status"], verdict["use"]))
     assert answers[0] == answers[1]
 
 
@@ -194,7 +196,7 @@ def test_without_a_goal_the_best_quantity_that_is_there_is_judged(run: Run, tmp_
     path = only_updates(tmp_path)
     verdict = judged(run, "--table", path)[0]
     assert (verdict["goal"], verdict["workload"]) == ("examples", "updates")
-    assert verdict["recommended_batch_size"] == 16
+    assert verdict["use"]["batch_size"] == 16
     assert "judged on examples" in run("--table", path)[2]
 
 
@@ -250,7 +252,7 @@ def test_cost_is_judged_with_a_price(run: Run, table: Path) -> None:
         v for v in judged(run, "--table", table, *asked) if v["workload"] == "clear small"
     )
     assert verdict["goal"] == "cost"
-    assert verdict["recommended_batch_size"] is not None
+    assert verdict["use"] is not None
 
 
 def written(path: Path, text: str) -> Path:
@@ -265,10 +267,10 @@ def test_what_is_left_out_of_a_verdict_stands_below_it(run: Run, tmp_path: Path)
     )  # fmt: skip
     path = written(tmp_path / "t.csv", text)
     status, out, _ = run("--table", path)
-    assert (status, out.splitlines()[-1]) == (0, "left out: 1 of 8 runs left out: crashed (line 4)")
-    status, out, err = run("--table", path, "--json")
-    assert json.loads(out)
-    assert "left out: 1 of 8 runs" in err
+    assert (status, out.count("1 of 8 runs left out: crashed (line 4)")) == (0, 1)
+    status, out, _ = run("--table", path, "--json")
+    (verdict,) = json.loads(out)
+    assert "1 of 8 runs left out: crashed (line 4)" in verdict["left_out"][0]
 
 
 def test_what_cannot_be_judged_gets_a_sentence_and_status_0(run: Run, tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_how_a_table_is_read_may_be_said(run: Run, tmp_path: Path) -> None:
 # The terminal
 
 
-def test_a_verdict_is_at_most_eight_lines_and_a_table_of_at_most_100_columns(
+def test_a_verdict_is_at_most_twelve_lines_and_a_table_of_at_most_100_columns(
     run: Run, table: Path
 ) -> None:
     status, out, _ = run("--table", table)
@@ -303,7 +305,8 @@ def test_a_verdict_is_at_most_eight_lines_and_a_table_of_at_most_100_columns(
     blocks = re.split(r"\n\n", out.strip())
     assert len(blocks) == 12  # six verdicts, six tables
     for verdict, below in zip(blocks[::2], blocks[1::2], strict=True):
-        assert 2 <= len(verdict.splitlines()) <= 8
+        assert 2 <= len(verdict.splitlines()) <= 12
+        assert "Use batch size" in verdict or "No batch size to use" in verdict
         assert "…" not in below
         assert len(below.splitlines()) in (5, 8)
     assert max(map(len, out.splitlines())) <= 100
@@ -402,19 +405,19 @@ def test_a_finished_sweeps_verdict_and_page_are_rebuilt_from_its_folder(
 def test_a_sweep_asked_in_another_way_is_not_overwritten(run: Run, tmp_path: Path) -> None:
     store = sweep_folder(tmp_path / "first", confirmed=True)
     (by_examples,) = judged(run, store.folder, "--goal", "examples")
-    assert by_examples["recommended_batch_size"] == 16
+    assert by_examples["use"]["batch_size"] == 16
     (at_another,) = judged(run, store.folder, "--target", 0.85)
     assert at_another["target"] == 0.85
     assert not store.verdict.exists()
     assert not (store.folder / "report.html").exists()
 
 
-def test_an_interrupted_sweep_is_undecided_and_says_so(run: Run, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_is_unproven_and_says_so(run: Run, tmp_path: Path) -> None:
     store = sweep_folder(tmp_path / "first", confirmed=False)
     (verdict,) = judged(run, store.folder)
-    assert verdict["status"] == "undecided"
-    assert verdict["recommended_batch_size"] is None
-    assert "without confirm runs" in run(store.folder)[2]
+    assert verdict["status"] == "unproven" and "unproven" in verdict["answer"]
+    assert any("without confirm runs" in told for told in verdict["left_out"])
+    assert "without confirm runs" in run(store.folder)[1]
 
 
 def test_a_sweep_without_any_trial_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
