@@ -218,7 +218,7 @@ def verdict_of(sweep: Sweep, target: float = 0.95, **changes: Any) -> Verdict:
         workload=sweep.runs[0].workload, goal="time", quantity="time_to_target_seconds",
         target=target, status=("tied" if len(tied) > 1 else "decided") if reached else "unreached",
         metric="accuracy",
-        answer=f"Use batch size {min(tied)}: expected within 2 % of the fastest, at 95 % within 9 %."
+        answer=f"Use batch size {min(tied)}: expected within 2 % of the best, at 95 % within 9 %."
         if tied else "No batch size to use yet: no run reached the target.",
         change=None, use=Use(min(tied), 0.001, 0.02, 0.09, 3) if tied else None,
         why_not=None if tied else "None of 18 runs reached 0.95.", risk=0.02, risk_allowed=0.03,

@@ -282,6 +282,6 @@ def test_the_batch_size_that_reaches_the_target_on_least_energy_is_recommended()
     runs = runs_of_sweep(replace(SweepConfig(), target=0.9), trials, [])
     (verdict,) = judge_runs(runs, Policy("energy"))
     assert verdict.quantity == "energy_joules"
-    assert verdict.recommended_batch_size == 64
+    assert verdict.use is not None and verdict.use.batch_size == 64
     row = next(r for r in verdict.per_batch_size if r.batch_size == 64)
     assert row.energy_joules.value == pytest.approx(164, rel=0.02)
