@@ -23,7 +23,11 @@ LISTENERS: dict[str, list[Listener]] = {}
 
 
 class RecordKeeper(Callback):  # type: ignore[misc]
-    """Writes each trial's row when it ends, and its reports at rungs and every two seconds."""
+    """Writes each trial's row when it ends, and its reports at rungs and every two seconds.
+
+    A driver that was killed after it wrote a trial's row and before Tune noted the trial's end has
+    that trial run again on resume: the row that stands is kept.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
     def setup(self, stop: Any = None, num_samples: Any = None, **info: Any) -> None:
         self.results = self.store.growing_trials()
         self.points = self.store.growing_measurements()
+        rows = self.store.read_trials()
+        self.ended = {row.trial_id: row for row in rows if row.outcome != "failed"}
 
     def on_trial_result(
         self,
@@ -52,6 +58,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
+        if trial.trial_id in self.ended:
+            return
         size = trial.config["batch_size"]
         point = to_measurement(trial.trial_id, self.stage, size, result, self.clock)
         self.points.add(point)
@@ -76,6 +84,9 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self.results.merge()
 
     def _keep(self, trial: Trial, outcome: str, reason: str | None) -> None:
+        if trial.trial_id in self.ended:
+            self._tell(self.ended[trial.trial_id])
+            return
         request = self.requests[trial.config["batch_size"]]
         row = to_result(self.config, self.stage, trial, outcome, reason, request, self.clock)
         self.results.add(row)

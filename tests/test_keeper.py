@@ -1,0 +1,51 @@
+"""The records of trials: a trial that had ended keeps its row, whatever is run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests import rows
+from tune_jobs.config import SweepConfig
+from tune_jobs.store import SweepStore
+from tune_jobs.tuning.keeper import LISTENERS, RecordKeeper
+from tune_jobs.tuning.requests import TrialRequest
+
+
+def ended_again(store: SweepStore) -> list[Any]:
+    """A trial `t` that runs once more, as after a kill before Tune noted its end; what is heard."""
+    heard: list[Any] = []
+    LISTENERS["again"] = [heard.append]
+    keeper = RecordKeeper(
+        SweepConfig(name="again"), store, [], {32: TrialRequest(1.0, 0.0, None)}, "search"
+    )
+    keeper.setup()
+    report: dict[str, Any] = {"examples_seen": 320, "updates": 10, "outcome": "finished", "done": True, "rung": 0,
+              "train_loss": 0.1, "val_loss": 0.1, "val_accuracy": 0.5, "test_accuracy": 0.5,
+              "examples_to_target": None, "train_seconds": 99.0, "wall_time_seconds": 99.0,
+              "train_accuracy": None}  # fmt: skip
+    asked = {"batch_size": 32, "base_learning_rate": 1e-3, "learning_rate": 1e-3, "seed": 0}
+    trial: Any = SimpleNamespace(trial_id="t", config=asked, last_result=report)
+    keeper.on_trial_result(1, [trial], trial, report)
+    keeper.on_trial_complete(1, [trial], trial)
+    keeper.on_experiment_end([trial])
+    del LISTENERS["again"]
+    return heard
+
+
+def test_a_row_that_stands_is_kept_when_its_trial_is_run_again(tmp_path: Path) -> None:
+    store = SweepStore(tmp_path)
+    row, point = rows.result(), rows.measurement()
+    store.write_trials([row])
+    store.write_measurements([point])
+    assert ended_again(store) == [row]
+    assert (store.read_trials(), store.read_measurements()) == ([row], [point])
+
+
+def test_a_trial_that_had_failed_is_recorded_as_it_ended_at_last(tmp_path: Path) -> None:
+    store = SweepStore(tmp_path)
+    store.write_trials([rows.result(outcome="failed", reason="the machine")])
+    ended_again(store)
+    (row,) = store.read_trials()
+    assert (row.outcome, row.wall_time_seconds) == ("finished", 99.0)
