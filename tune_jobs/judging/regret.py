@@ -97,7 +97,7 @@ def with_shared(draws: Draws, shared: Floats, step: Floats, chance: np.random.Ge
     step, shared = step[:, None, :], shared[:, None, :]
     with np.errstate(divide="ignore", over="ignore"):
         apart = np.where(step > 0, 2 * np.pi**2 * draws.variance / np.square(step), np.inf)
-    rounding = np.square(step) / 12 * np.exp(-np.minimum(apart, 700.0))
+    rounding = np.square(step) / 12 * np.exp(-np.minimum(apart, MOST_LOG))
     deviation = np.sqrt(shared + rounding)
     return np.asarray(draws.middle + deviation * chance.standard_normal(draws.middle.shape))
 
@@ -123,7 +123,7 @@ def flattered(problem: Problem, chosen: Ints) -> tuple[Floats, Bools]:
 def medians(values: Floats) -> Floats:
     """(P,) the middle, or the upper of two in the middle, of (P, N) of which NaN is no value."""
     ascending = np.sort(values, axis=1)
-    middle = np.isfinite(values).sum(axis=1) + np.isinf(values).sum(axis=1)
+    middle = (~np.isnan(values)).sum(axis=1)
     return np.take_along_axis(ascending, middle[:, None] // 2, axis=1)[:, 0]
 
 

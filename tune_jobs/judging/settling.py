@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
 from scipy import special
 
 from tune_jobs.judging.contest import Contest
-from tune_jobs.judging.policy import LATER_LOOK, Policy
+from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.posterior import Floats
 from tune_jobs.judging.samples import TIME
 from tune_jobs.records import TargetRun
@@ -67,7 +68,7 @@ def seeds_needed(contest: Contest, alive: Sequence[int], policy: Policy) -> int 
     have = contest.seeds[list(alive)]
     chance = np.random.default_rng(0)
     luck = chance.standard_normal(middle.shape)
-    level = LATER_LOOK * (1 - policy.confidence) / 0.05
+    level = replace(policy, looks=1).risk_allowed  # further runs are judged at a later look
     for total in BLOCKS:
         if (have >= total).all():
             continue
