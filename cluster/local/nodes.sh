@@ -67,14 +67,23 @@ ray_nodes() {
     "$(dashboard_url)" 2>/dev/null
 }
 
-# await NAME: until the node answers, or an error with the end of its log.
+# await NAME: until the node answers, or an error with the end of its log. Ray ends a node that has not
+# started within 30 s, as happens where many start on few cores: such a one is started again.
 await() {
-  for _ in $(seq 300); do
+  local seconds=240 end_of_log
+  SECONDS=0
+  while [ "$SECONDS" -lt "$seconds" ]; do
     if answers "$1"; then return 0; fi
-    alive "$1" || fail "$1 ended while starting:" "$(tail -n 15 "$(folder_of "$1")/log")"
+    if ! alive "$1"; then
+      end_of_log=$(tail -n 15 "$(folder_of "$1")/log")
+      [[ $end_of_log == *"timed out during startup"* ]] || fail "$1 ended while starting:" "$end_of_log"
+      echo "$1 did not start in Ray's 30 s; starting it again" >&2
+      end "$1"
+      launch "$1"
+    fi
     sleep 0.4
   done
-  fail "$1 did not answer in 120 s; its log is $(folder_of "$1")/log"
+  fail "$1 did not answer in $seconds s; its log is $(folder_of "$1")/log"
 }
 
 answers() {

@@ -24,6 +24,7 @@ from tune_jobs.store import SweepStore
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
 Shape = Mapping[str, float]
+START_TIMED_OUT = "timed out during startup"  # of Ray's message, ray/_private/node.py
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,20 @@ def start_ray(root: Path) -> Cluster:
             # Without it Ray would join, or wait for, the last cluster begun on this machine.
             options |= {"address": "local", "include_dashboard": False}
             options |= {"runtime_env": {"env_vars": {"PYTHONPATH": str(root)}}}
-        ray.init(**options)
+        _init(options)
     return cluster_now()
+
+
+def _init(options: dict[str, object]) -> None:
+    """ray.init, begun again where the node has not started within Ray's 30 s, as on a busy machine."""
+    for attempts_left in (2, 1, 0):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            if attempts_left == 0 or START_TIMED_OUT not in str(error):
+                raise
+            ray.shutdown()
 
 
 def cluster_now() -> Cluster:

@@ -1,0 +1,70 @@
+"""A node that a busy machine does not start within Ray's fixed 30 s is started again.
+
+Ray has no switch for those 30 s, so that its message is staged here, not the wait.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tune_jobs.tuning import cluster
+
+ROOT = Path(__file__).resolve().parent.parent
+TOO_SLOW = "Exception: The current node timed out during startup."
+# `await` as local.sh has it. A node is alive and answers once it was launched twice.
+AWAIT = """
+set -euo pipefail
+root={root} state={state}
+. "$root/cluster/local/processes.sh"; . "$root/cluster/local/nodes.sh"
+fail() {{ echo "error: $1" "$2" >&2; exit 1; }}
+launches() {{ cat "$state/launches"; }}
+launch() {{ echo $(($(launches) + 1)) >"$state/launches"; }}
+end() {{ :; }}
+alive() {{ [ "$(launches)" -ge 2 ]; }}
+answers() {{ alive "$1"; }}
+await worker1
+"""
+
+
+def awaited(folder: Path, log: str) -> subprocess.CompletedProcess[str]:
+    (folder / "nodes" / "worker1").mkdir(parents=True)
+    (folder / "nodes" / "worker1" / "log").write_text(log)
+    (folder / "launches").write_text("1")
+    script = AWAIT.format(root=ROOT, state=folder)
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+
+
+def test_a_node_of_the_local_cluster_that_was_too_slow_is_started_again(tmp_path: Path) -> None:
+    done = awaited(tmp_path, TOO_SLOW)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "launches").read_text().strip() == "2"
+    assert "starting it again" in done.stderr
+
+
+def test_a_node_that_ended_for_another_reason_is_an_error_with_its_log(tmp_path: Path) -> None:
+    done = awaited(tmp_path, "no space left on device")
+    assert done.returncode == 1
+    assert "no space left on device" in done.stderr
+
+
+def test_a_sweep_starts_ray_again_and_gives_up_the_third_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[str] = []
+
+    def init(**options: object) -> None:
+        tries.append("init")
+        if len(tries) < 3 or options.get("never"):
+            raise Exception(TOO_SLOW)
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: tries.append("shutdown"))
+    cluster._init({})
+    assert tries == ["init", "shutdown", "init"]
+    tries.clear()
+    with pytest.raises(Exception, match="timed out during startup"):
+        cluster._init({"never": True})
+    assert tries.count("init") == 3
