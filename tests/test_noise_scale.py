@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.registry import build
-from tune_jobs.data.batches import Indices, split_indices
+from tests import trained
+from tune_jobs.data.batches import Indices
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import UserError
@@ -42,9 +43,10 @@ from tune_jobs.measure.noise_scale import (
 )
 from tune_jobs.measure.pace import planned_draws
 from tune_jobs.records import NoiseScale
-from tune_jobs.training.loop import RunSettings, TrainingRun
+from tune_jobs.training.loop import TrainingRun
 
 RAW = {"raw": squared_norm}
+make = partial(trained.make, target=0.99, rungs=())
 
 
 class Regression:
@@ -91,23 +93,6 @@ def point(squared: Any, variance: Any, **changes: Any) -> Point:
 @pytest.fixture(scope="module")
 def digits(data_dir: Path) -> Dataset:
     return open_dataset(prepare("digits", data_dir))
-
-
-def make(digits: Dataset, **changes: Any) -> TrainingRun:
-    settings: dict[str, Any] = {
-        "batch_size": 32, "micro_batch_size": 32, "learning_rate": 3e-3, "optimizer": "adam",
-        "seed": 0, "budget_examples": 3200, "target": 0.99,
-    }  # fmt: skip
-    train, validation = split_indices(len(digits.train.labels), 300, 0)
-    shape = digits.train.images.shape[1:]
-    return TrainingRun(
-        RunSettings(**{**settings, **changes}),
-        lambda: build("mlp", shape, digits.classes),
-        digits,
-        train,
-        validation,
-        torch.device("cpu"),
-    )
 
 
 def along(run: TrainingRun, at: tuple[int, ...], **changes: Any) -> list[NoiseScale]:

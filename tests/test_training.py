@@ -13,43 +13,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.registry import build
-from tune_jobs.data.batches import split_indices
+from tests.trained import CPU, make
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.training import checkpoint, device, optimizers, scaling, schedule
-from tune_jobs.training.loop import Report, RunSettings, TrainingRun
-
-CPU = torch.device("cpu")
+from tune_jobs.training.loop import Report, TrainingRun
 
 
 @pytest.fixture(scope="module")
 def digits(data_dir: Path) -> Dataset:
     return open_dataset(prepare("digits", data_dir))
-
-
-def make(digits: Dataset, **changes: Any) -> TrainingRun:
-    settings: dict[str, Any] = {
-        "batch_size": 32,
-        "micro_batch_size": 32,
-        "learning_rate": 3e-3,
-        "optimizer": "adam",
-        "seed": 0,
-        "budget_examples": 3200,
-        "target": 0.8,
-        "rungs": (1067,),
-    }
-    train, validation = split_indices(len(digits.train.labels), 300, 0)
-    shape = digits.train.images.shape[1:]
-    return TrainingRun(
-        RunSettings(**{**settings, **changes}),
-        lambda: build("mlp", shape, digits.classes),
-        digits,
-        train,
-        validation,
-        CPU,
-    )
 
 
 def to_end(run: TrainingRun) -> list[Report]:

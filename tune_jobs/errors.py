@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class SweepError(Exception):
@@ -37,3 +38,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], remedy: str = "") -
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     tail = f" {remedy}" if remedy else ""
     return UserError(f"{kind} {name!r} is unknown; known: {', '.join(names)}.{hint}{tail}")
+
+
+def exit_status(run: Callable[[], int]) -> int:
+    """What an entry's `run` returns; an error of this project is one line and status 2 or 1."""
+    try:
+        return run()
+    except SweepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError | TrackingUnreachable) else 1

@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -23,7 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import tyro
 
 from tune_jobs.config import SweepConfig, resolve, validate
-from tune_jobs.errors import SweepError, TrackingUnreachable, UserError, unknown_name
+from tune_jobs.errors import UserError, exit_status, unknown_name
 from tune_jobs.reading import table_of_runs
 from tune_jobs.reading.cells import printable
 from tune_jobs.reading.said import judgeable
@@ -98,25 +99,17 @@ def main() -> int:
         description=f"{__doc__}\nThe table\n\n{table_of_runs.__doc__}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    try:
-        run(options)
-    except (UserError, TrackingUnreachable) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SweepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(partial(run, options))
 
 
-def run(options: Options) -> None:
+def run(options: Options) -> int:
     """Judge, print, and write what is asked for."""
     given = [options.folder, options.table, options.from_mlflow]
     if sum(source is not None for source in given) != 1:
         raise UserError(f"{'two sources' if any(given) else 'nothing'} to judge: {SOURCES}")
     if options.folder is not None:
         of_sweep(options.folder, options)
-        return
+        return 0
     config = judged_by(SweepConfig(), options)
     answer = answer_of_table(config, judgeable(table_of(options)), options.goal)
     show(answer, options)
@@ -124,6 +117,7 @@ def run(options: Options) -> None:
         write_html(
             answer, options.html, config, {"source": str(options.table or options.from_mlflow)}
         )
+    return 0
 
 
 def of_sweep(folder: str, options: Options) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 from tune_jobs import environment
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import SweepConfig, to_toml
-from tune_jobs.errors import SweepError, TrackingUnreachable, UserError
+from tune_jobs.errors import exit_status
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
 if TYPE_CHECKING:
@@ -38,13 +38,7 @@ if TYPE_CHECKING:
 def main() -> int:
     invocation = parse()
     try:
-        return run(invocation)
-    except (UserError, TrackingUnreachable) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SweepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_status(partial(run, invocation))
     except KeyboardInterrupt:
         print("interrupted; take it up again with --resume and the same --name", file=sys.stderr)
         return 130

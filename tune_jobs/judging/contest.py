@@ -12,7 +12,7 @@ from tune_jobs.judging import regret as regrets
 from tune_jobs.judging.deciding import Decision, Field, decide, decide_unproven
 from tune_jobs.judging.intervals import Typical, repeated, typical
 from tune_jobs.judging.policy import Policy
-from tune_jobs.judging.posterior import Floats, Ints
+from tune_jobs.judging.posterior import KEPT, Floats, Ints
 from tune_jobs.judging.regret import Problem, Regret
 from tune_jobs.judging.samples import MEMORY, Limits, Quantity, Sample, sample_of
 from tune_jobs.reading.table_of_runs import reached
@@ -62,6 +62,7 @@ def hold(
     shared: Mapping[int, float],
     of_rates: Mapping[int, float] | None = None,
     equal_by: Sequence[Mapping[int, float]] = (),
+    kept: int = KEPT,
 ) -> Contest:
     """Compare the batch sizes of `runs`, all at one target.
 
@@ -72,6 +73,7 @@ def hold(
             do, and not of its runs at that rate.
         equal_by: for each other goal that is known, its typical quantity by batch size, less being
             better: equals are told apart by memory only within the tolerance of all of them.
+        kept: draws of each chain.
     """
     sample = sample_of(runs, quantity, limits)
     seeds, arrived = _counts(runs, sample)
@@ -86,7 +88,7 @@ def hold(
         return Contest(
             quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
         )
-    found = regrets.judged(_problem(sample, field, variance))
+    found = regrets.judged(_problem(sample, field, variance), kept=kept)
     chance = np.random.default_rng(2)
     own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
     of = typical(sample, policy.confidence, own[0])

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune_jobs.judging.posterior import Bools, Floats, posterior
+from tune_jobs.judging.posterior import QUICKLY, Bools, Floats, posterior
 from tune_jobs.judging.samples import Quantity, Sample
 from tune_jobs.verdicts import Estimate
-
-QUICKLY = 80  # draws a chain, for a quantity that is shown and not judged
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tune_jobs.judging.learning_rate_rule import learning_rate_rule
 from tune_jobs.judging.outlook import by_target, goal_answer, pareto, part, unknown_goal
 from tune_jobs.judging.per_batch_size import Shown, rows_of, shown_beside
 from tune_jobs.judging.policy import GOALS, Policy
+from tune_jobs.judging.posterior import KEPT, QUICKLY
 from tune_jobs.judging.rate_luck import variance_of_rates
 from tune_jobs.judging.samples import Quantity, known_limits, quantity_of
 from tune_jobs.judging.sentences import advice_of, answer_of, change_of, reason_of, why_not
@@ -121,22 +122,29 @@ def is_at(target: float | None, asked: float | None) -> bool:
 
 def _judged(case: Case, asked: float | None) -> list[Verdict]:
     shared = case.rate_variance()
-    contests = {target: contest_at(case, target, case.policy, shared) for target in case.targets}
     wanted = [target for target in case.targets if is_at(target, asked)]
+    contests = {
+        target: contest_at(case, target, case.policy, shared, KEPT if target in wanted else QUICKLY)
+        for target in case.targets
+    }
     return [_verdict(case, target, contests, shared) for target in wanted]
 
 
 def contest_at(
-    case: Case, target: float | None, policy: Policy, of_rates: Mapping[int, float]
+    case: Case,
+    target: float | None,
+    policy: Policy,
+    of_rates: Mapping[int, float],
+    kept: int = KEPT,
 ) -> Contest:
-    """The batch sizes compared at one target under a policy's goal."""
+    """The batch sizes compared at one target under a policy's goal; `kept` draws of each chain."""
     quantity = quantity_of(policy, case.runs)
     limits = known_limits(judged_on(case.runs, quantity), quantity)
     runs = judged_on(case.at(target), quantity)
     of_rates = of_rates if quantity.by_target else {}
     clock = variance_of_seconds(case.profiles) if policy.goal in ("time", "cost") else {}
     others = [typical for q in _goals_beside(policy, runs) if (typical := _typical(q, runs))]
-    return hold(runs, quantity, limits, policy, clock, of_rates, others)
+    return hold(runs, quantity, limits, policy, clock, of_rates, others, kept)
 
 
 def _goals_beside(policy: Policy, runs: Sequence[TargetRun]) -> list[Quantity]:
@@ -261,7 +269,9 @@ def _under(
     quantity = quantity_of(policy, case.runs)
     if not _known(quantity, case.at(target)):
         return unknown_goal(goal, quantity.name, f"No {quantity.name} is known.")
-    contest = own if goal == case.policy.goal else contest_at(case, target, policy, of_rates)
+    contest = (
+        own if goal == case.policy.goal else contest_at(case, target, policy, of_rates, QUICKLY)
+    )
     rows = rows_of(contest, shown, case.profiles, policy)
     return goal_answer(goal, contest, reason_of(contest, rows, case.at(target), target, policy))
 

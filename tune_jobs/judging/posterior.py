@@ -24,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 CHAINS, WARM_UP, KEPT = 64, 60, 160
+QUICKLY = 80  # kept of each chain for what is shown beside an answer
 WALK = 0.5  # standard deviation of mu's steps, a doubling of the batch size
 BORROWED = np.array([3.0, 5.0, 8.0, 15.0, 40.0])  # degrees of freedom of the common variance
 SEED_FREEDOM, SEED_PART = 2.0, 0.3  # prior of the seeds' variance, as a part of the noise's

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune_jobs.judging.posterior import Bools, Draws, Floats, Ints, Layout, posterior
+from tune_jobs.judging.posterior import KEPT, Bools, Draws, Floats, Ints, Layout, posterior
 
 # A rival's cut run counts as reached no later than this many times the chosen one's typical run.
 LATEST = 2.0
@@ -69,10 +69,10 @@ class Regret:
         return np.asarray(np.maximum(mine - best, 0.0))
 
 
-def judged(problem: Problem, seed: int = 0) -> Regret:
-    """Choose, and draw the regret of the choice."""
+def judged(problem: Problem, seed: int = 0, kept: int = KEPT) -> Regret:
+    """Choose, and draw the regret of the choice; `kept` draws of each chain."""
     chance = np.random.default_rng(seed + 1)
-    first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed)
+    first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed, kept)
     drawn = with_shared(first, problem.shared, problem.step, chance)
     best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
     expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
@@ -80,7 +80,7 @@ def judged(problem: Problem, seed: int = 0) -> Regret:
     value, censored = flattered(problem, chosen)
     if (censored == problem.censored).all():
         return Regret(chosen, drawn, drawn, first, problem.rivals)
-    second = posterior(problem.layout, value, censored, problem.present, seed)
+    second = posterior(problem.layout, value, censored, problem.present, seed, kept)
     chance = np.random.default_rng(seed + 1)
     again = with_shared(second, problem.shared, problem.step, chance)
     return Regret(chosen, drawn, again, first, problem.rivals)

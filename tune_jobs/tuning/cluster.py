@@ -102,7 +102,7 @@ def start_ray(root: Path) -> Cluster:
 
 
 def _init(options: dict[str, object]) -> None:
-    """ray.init, begun again where the node has not started within Ray's 30 s, as on a busy machine."""
+    """ray.init, begun again where a busy machine did not start the node within Ray's 30 s."""
     for attempts_left in (2, 1, 0):
         try:
             ray.init(**options)

@@ -1,0 +1,33 @@
+"""Small training runs on digits, for the tests of what happens in one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from models.registry import build
+from tune_jobs.data.batches import split_indices
+from tune_jobs.data.dataset import Dataset
+from tune_jobs.training.loop import RunSettings, TrainingRun
+
+CPU = torch.device("cpu")
+
+
+def make(digits: Dataset, **changes: Any) -> TrainingRun:
+    """100 updates of 32 examples of the small network, 300 examples held out, unless changed."""
+    settings: dict[str, Any] = {
+        "batch_size": 32, "micro_batch_size": 32, "learning_rate": 3e-3, "optimizer": "adam",
+        "seed": 0, "budget_examples": 3200, "target": 0.8,
+        "rungs": (1067,),
+    }  # fmt: skip
+    train, validation = split_indices(len(digits.train.labels), 300, 0)
+    shape = digits.train.images.shape[1:]
+    return TrainingRun(
+        RunSettings(**{**settings, **changes}),
+        lambda: build("mlp", shape, digits.classes),
+        digits,
+        train,
+        validation,
+        CPU,
+    )
