@@ -17,7 +17,7 @@ from tests.trained import CPU, make
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import StoreError, UserError
-from tune_jobs.training import checkpoint, device, optimizers, scaling, schedule
+from tune_jobs.training import allocator, checkpoint, device, optimizers, scaling, schedule
 from tune_jobs.training.loop import Report, TrainingRun
 
 
@@ -186,3 +186,36 @@ def test_once_the_target_is_reached_only_landmarks_are_evaluated(digits: Dataset
     assert easy[-1].examples_seen == never[-1].examples_seen
     assert [r.rung for r in easy if r.rung is not None] == [0]
     assert easy[-1].val_accuracy == never[-1].val_accuracy
+
+
+def test_an_evaluation_ends_once_the_target_is_known_to_be_missed(digits: Dataset) -> None:
+    run = make(digits)
+    whole = run.evaluate(run.data.train, run.val_indices)
+    assert whole.examples == 300 and whole.accuracy < 0.5  # not trained yet
+    early = run.evaluate(run.data.train, run.val_indices, target=0.9)
+    assert early.examples == 50 and early.accuracy < 0.9  # 31 wrong are too many
+    reached = run.evaluate(run.data.train, run.val_indices, target=whole.accuracy)
+    assert reached == whole
+
+
+def test_ending_evaluations_early_changes_no_crossing_and_no_weight(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = to_end(make(digits))
+    whole_evaluation = TrainingRun.evaluate
+
+    def evaluate(run: TrainingRun, *asked: Any, target: float | None = None) -> Any:
+        return whole_evaluation(run, *asked[:3])
+
+    monkeypatch.setattr(TrainingRun, "evaluate", evaluate)
+    whole = to_end(make(digits))
+    assert early[-1].examples_to_target == whole[-1].examples_to_target is not None
+    assert early[-1].val_accuracy == whole[-1].val_accuracy
+    assert {r.val_examples for r in whole} == {300}
+    assert min(r.val_examples or 0 for r in early) < 300
+    at_rungs = [r for r in early if r.rung is not None]
+    assert at_rungs and all(r.val_examples == 300 for r in at_rungs)
+
+
+def test_pages_are_kept_where_the_allocator_is_glibc() -> None:
+    assert allocator.keep_pages()

@@ -110,6 +110,8 @@ class Measurement:
     `train_seconds` are without contention (see TrialResult); `wall_time_seconds` are the clock's.
     `test_accuracy` and `train_accuracy` (on a sample of the training split as large as the
     validation split, without dropout) are present at some reports only, and decide nothing.
+    `val_examples` are those that validation rests on: it ends once the target is known to be
+    missed.
     """
 
     trial_id: str
@@ -126,6 +128,7 @@ class Measurement:
     train_seconds: float
     wall_time_seconds: float
     rung: int | None
+    val_examples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -236,8 +239,6 @@ class TargetRun:
         resolution: within what part of itself `examples_to_target` is known; None where not told.
         metric, mode: the metric's own name, and whether larger is better: `max` or `min`.
         val_metric: of a metric that is no accuracy, its value at the end of the run.
-        examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, or `epochs`
-            where a table does not tell how many examples an epoch has.
         examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, or `epochs`
             where a table does not tell how many examples an epoch has.
     """

@@ -16,9 +16,8 @@ import numpy as np
 from scipy import stats
 
 from tune_jobs.formatting import count
-from tune_jobs.judging.intervals import QUICKLY
 from tune_jobs.judging.likelihood import Deviance, loss, most_likely
-from tune_jobs.judging.posterior import LEAST_DEVIATION, Floats, Layout, posterior
+from tune_jobs.judging.posterior import LEAST_DEVIATION, QUICKLY, Floats, Layout, posterior
 from tune_jobs.judging.samples import UPDATES, Sample, known_limits, sample_of
 from tune_jobs.measure.cost_model import LineFit
 from tune_jobs.records import NoiseScale, TargetRun

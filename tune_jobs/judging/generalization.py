@@ -18,8 +18,7 @@ import numpy as np
 from scipy import stats
 
 from tune_jobs.formatting import quantity
-from tune_jobs.judging.intervals import QUICKLY
-from tune_jobs.judging.posterior import Floats, Ints, Layout, posterior
+from tune_jobs.judging.posterior import QUICKLY, Floats, Ints, Layout, posterior
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Estimate, Generalization, GeneralizationRow
 

@@ -23,6 +23,7 @@ from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import open_dataset
 from tune_jobs.measure.noise_along_training import default_points, noise_along_training
 from tune_jobs.records import NoiseScale
+from tune_jobs.training import allocator
 from tune_jobs.training import device as devices
 from tune_jobs.training.loop import RunSettings, TrainingRun
 from tune_jobs.training.scaling import scaled_learning_rate
@@ -84,6 +85,7 @@ class ProbeReading:
 
 def measure_update(request: ProbeRequest) -> ProbeReading:
     """Train some updates of `request.batch_size` examples, then evaluate; tell time and memory."""
+    allocator.keep_pages()
     subject = request.subject
     torch.set_num_threads(subject.threads)
     device = devices.pick(subject.gpus)
@@ -131,6 +133,7 @@ class NoiseRequest:
 
 def measure_noise(request: NoiseRequest) -> list[NoiseScale]:
     """Train at the scaling rule's learning rate; the noise scale at a few points and on average."""
+    allocator.keep_pages()
     torch.set_num_threads(request.subject.threads)
     device = devices.pick(request.subject.gpus)
     run = training_run(request.subject, request.batch_size, request.micro_batch_size, device)
@@ -172,7 +175,7 @@ def _base_memory_mib(subject: Subject, device: torch.device) -> float:
     if device.type != "cpu":
         return 0.0
     _update(training_run(subject, 2, 2, device))
-    devices.return_freed_memory()
+    allocator.give_pages_back()
     return devices.resident_memory_mib()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 from pathlib import Path
 
 import psutil
 import torch
+
+from tune_jobs.training import allocator
 
 _MIB = 1024 * 1024
 # On a CPU the activations of 50 images stay in its caches: 1.6 times the speed of 250.
@@ -37,7 +38,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    return_freed_memory()
+    allocator.give_pages_back()
     clear_refs = Path("/proc/self/clear_refs")
     if clear_refs.exists():
         clear_refs.write_text("5")  # proc(5): resets VmHWM to the current resident set
@@ -104,10 +105,3 @@ def limit_memory(device: torch.device, limit_mib: float, held_mib: float) -> Non
 def resident_memory_mib() -> float:
     """What this process holds now."""
     return float(psutil.Process(os.getpid()).memory_info().rss) / _MIB
-
-
-def return_freed_memory() -> None:
-    """glibc keeps freed blocks; a reused process would begin with its predecessor's."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

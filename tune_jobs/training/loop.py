@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +59,9 @@ class RunSettings:
 class Report:
     """What is known after an evaluation. Seconds are this run's own clock, summed over resumes.
 
-    Energy is of the device during the updates alone; None unless all of them were counted.
+    `val_examples` are those that validation rests on: an evaluation ends once it is known that the
+    target is not reached. Energy is of the device during the updates alone; None unless all of them
+    were counted.
     """
 
     examples_seen: int
@@ -67,6 +69,7 @@ class Report:
     train_loss: float | None
     val_loss: float | None
     val_accuracy: float | None
+    val_examples: int | None
     test_accuracy: float | None
     train_accuracy: float | None
     train_seconds: float
@@ -105,6 +108,14 @@ class Snapshot:
     weights: Weights = field(repr=False)
 
 
+class Evaluation(NamedTuple):
+    """Mean loss and accuracy over the first `examples` of those asked for."""
+
+    loss: float
+    accuracy: float
+    examples: int
+
+
 class TrainingRun:
     """A run of one configuration. `build` makes the model after the seed is set.
 
@@ -127,7 +138,8 @@ class TrainingRun:
         self.data = data
         self.device = device
         self.joules = joules
-        self.val_indices = val_indices
+        # In an order of its own: the first of them stand for all.
+        self.val_indices = np.random.default_rng(0).permutation(val_indices)
         self.test_indices = np.arange(len(data.test.labels))
         self.train_sample = train_indices[: settings.train_sample]
         self.stream = ExampleStream(train_indices, settings.seed)
@@ -162,18 +174,27 @@ class TrainingRun:
         self.progress.wall_time_seconds = already + time.perf_counter() - began
         return self._report(train_loss=train_loss, **seen)
 
-    def _evaluate_all(self, stop: int, snapshots: list[Snapshot]) -> dict[str, float | None]:
-        """Validation always; test and training sample at the end, and test at the marks asked."""
-        val_loss, val_accuracy = self.evaluate(self.data.train, self.val_indices)
-        seen: dict[str, float | None] = {"val_loss": val_loss, "val_accuracy": val_accuracy}
-        if not math.isfinite(val_loss):
+    def _evaluate_all(self, stop: int, snapshots: list[Snapshot]) -> dict[str, Any]:
+        """Validation always; test and training sample at the end, and test at the marks asked.
+
+        Validation is whole where trials are compared by it; elsewhere it ends once it is known that
+        the target is not reached.
+        """
+        reached = self.progress.updates_to_target is not None
+        whole = reached or stop in self.rung_at or stop >= self.stops[-1]
+        target = None if whole else self.settings.target
+        found = self.evaluate(self.data.train, self.val_indices, target=target)
+        if not math.isfinite(found.loss):
             return {"val_loss": None}
-        self._find_crossing(val_accuracy, snapshots)
+        self._find_crossing(found.accuracy, snapshots)
+        seen = {
+            "val_loss": found.loss, "val_accuracy": found.accuracy, "val_examples": found.examples,
+        }  # fmt: skip
         last = self._is_last(stop)
         if last or stop in self.rung_at or stop in self.settings.test_updates:
-            _, seen["test_accuracy"] = self.evaluate(self.data.test, self.test_indices)
+            seen["test_accuracy"] = self.evaluate(self.data.test, self.test_indices).accuracy
         if last and len(self.train_sample):
-            _, seen["train_accuracy"] = self.evaluate(self.data.train, self.train_sample)
+            seen["train_accuracy"] = self.evaluate(self.data.train, self.train_sample).accuracy
         return seen
 
     def _is_last(self, updates: int) -> bool:
@@ -238,20 +259,32 @@ class TrainingRun:
 
     @torch.inference_mode()
     def evaluate(
-        self, split: ImageSet, indices: np.ndarray[Any, Any], weights: Weights | None = None
-    ) -> tuple[float, float]:
-        """Mean loss and accuracy over `indices`, with the given weights or the current ones."""
+        self,
+        split: ImageSet,
+        indices: np.ndarray[Any, Any],
+        weights: Weights | None = None,
+        target: float | None = None,
+    ) -> Evaluation:
+        """Mean loss and accuracy over `indices`, with the given weights or the current ones.
+
+        With a `target` it ends as soon as too many are wrong for it; the accuracy over those seen
+        is then below the target as well.
+        """
         self.model.eval()
-        loss, right, size = 0.0, 0, devices.EVALUATION_BATCH[self.device.type]
-        for start in range(0, len(indices), size):
-            images, labels = self.batch(split, indices[start : start + size])
+        loss, right, seen, size = 0.0, 0, 0, devices.EVALUATION_BATCH[self.device.type]
+        while seen < len(indices):
+            images, labels = self.batch(split, indices[seen : seen + size])
             if weights is None:
                 output = self.model(images)
             else:
                 output = torch.func.functional_call(self.model, weights, (images,))
             loss += float(F.cross_entropy(output, labels, reduction="sum"))
             right += int((output.argmax(1) == labels).sum())
-        return loss / len(indices), right / len(indices)
+            seen += len(labels)
+            best = len(indices) - (seen - right)
+            if not math.isfinite(loss) or (target is not None and best / len(indices) < target):
+                break
+        return Evaluation(loss / seen, right / seen, seen)
 
     def _find_crossing(self, val_accuracy: float, snapshots: list[Snapshot]) -> None:
         """Bisect the kept weights for the first that reaches the target, once it is reached."""
@@ -263,8 +296,8 @@ class TrainingRun:
         while low < high:
             middle = (low + high) // 2
             candidate = snapshots[middle]
-            _, accuracy = self.evaluate(self.data.train, self.val_indices, candidate.weights)
-            if accuracy >= target:
+            asked = (self.data.train, self.val_indices, candidate.weights, target)
+            if self.evaluate(*asked).accuracy >= target:
                 found, high = candidate, middle
             else:
                 low = middle + 1
@@ -299,6 +332,7 @@ class TrainingRun:
         train_loss: float | None,
         val_loss: float | None = None,
         val_accuracy: float | None = None,
+        val_examples: int | None = None,
         test_accuracy: float | None = None,
         train_accuracy: float | None = None,
     ) -> Report:
@@ -314,6 +348,7 @@ class TrainingRun:
             train_loss=train_loss,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
+            val_examples=val_examples,
             test_accuracy=test_accuracy,
             train_accuracy=train_accuracy,
             train_seconds=progress.train_seconds,

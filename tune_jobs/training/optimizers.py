@@ -1,4 +1,6 @@
-"""Optimizers by name. A new one: make it here, and give its rule in `scaling.py`."""
+"""Optimizers by name, fused where torch has that: one kernel for all parameters.
+
+A new one: make it here, and give its rule in `scaling.py`."""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from tune_jobs.errors import unknown_name
 Parameters = Iterable[torch.nn.Parameter]
 
 REGISTRY: dict[str, Callable[[Parameters, float], torch.optim.Optimizer]] = {
-    "adam": lambda p, lr: torch.optim.Adam(p, lr=lr),
-    "adamw": lambda p, lr: torch.optim.AdamW(p, lr=lr),
-    "sgd": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True),
+    "adam": lambda p, lr: torch.optim.Adam(p, lr=lr, fused=True),
+    "adamw": lambda p, lr: torch.optim.AdamW(p, lr=lr, fused=True),
+    "sgd": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True, fused=True),
     "rmsprop": lambda p, lr: torch.optim.RMSprop(p, lr=lr),
 }
 

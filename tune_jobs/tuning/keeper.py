@@ -123,6 +123,7 @@ def to_measurement(
         train_seconds=result["train_seconds"] if profiled is None else profiled,
         wall_time_seconds=result["wall_time_seconds"],
         rung=result["rung"],
+        val_examples=result.get("val_examples"),
     )
 
 

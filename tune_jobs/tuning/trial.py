@@ -18,7 +18,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from models.registry import build
 from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset, read_dataset
-from tune_jobs.training import checkpoint, device, energy
+from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.tuning.leaving import on_a_leaving_node
@@ -76,6 +76,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
     """One trial. `step` trains to the next evaluation and reports it."""
 
     def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
+        allocator.keep_pages()
         self.shared = shared
         request = shared.requests[config["batch_size"]]
         torch.set_num_threads(shared.threads[config["batch_size"]])
