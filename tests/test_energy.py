@@ -27,7 +27,7 @@ from tune_jobs.judging.samples import ENERGY
 from tune_jobs.measure.clock import ProfiledClock
 from tune_jobs.reading.sweep_runs import runs_of_sweep
 from tune_jobs.training import device, energy
-from tune_jobs.training.loop import Report, RunSettings, TrainingRun
+from tune_jobs.training.loop import Evaluation, Report, RunSettings, TrainingRun
 from tune_jobs.tuning import energy as asking
 from tune_jobs.tuning.cluster import Cluster
 from tune_jobs.tuning.keeper import to_result
@@ -56,9 +56,9 @@ class Device:
             self.used += AN_UPDATE
             return update(indices)
 
-        def evaluating(*asked: Any) -> tuple[float, float]:
+        def evaluating(*asked: Any, **how: Any) -> Evaluation:
             self.used += AN_EVALUATION
-            return evaluate(*asked)
+            return evaluate(*asked, **how)
 
         run.update, run.evaluate = updating, evaluating  # type: ignore[method-assign]
         return run

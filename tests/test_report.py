@@ -341,14 +341,16 @@ def test_a_table_is_judged_within_ten_seconds_without_torch_ray_or_mlflow(table:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
 
 
-def test_the_page_is_one_file(run: Run, tmp_path: Path, table: Path) -> None:
-    page = tmp_path / "page.html"
+def test_the_page_is_one_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    table = write_csv(tmp_path / "one.csv", simulated("clear small", 15.0, sizes=(16, 64, 256)))
+    page = tmp_path / "page" / "page.html"
     status, _, err = run("--table", table, "--html", page)
     assert status == 0, err
     text = page.read_text()
     assert "clear small" in text
     assert not re.search(r"(src|href)=[\"']https?:", text)
-    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    assert [p.name for p in page.parent.iterdir()] == ["page.html"]
 
 
 # A sweep's folder

@@ -11,6 +11,7 @@ verdict, also when it is undecided; 2 for what was asked wrongly; 1 for records 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +108,8 @@ def run(options: Options) -> int:
     given = [options.folder, options.table, options.from_mlflow]
     if sum(source is not None for source in given) != 1:
         raise UserError(f"{'two sources' if any(given) else 'nothing'} to judge: {SOURCES}")
+    if options.html is not None:
+        check_writable(options.html)
     if options.folder is not None:
         of_sweep(options.folder, options)
         return 0
@@ -197,6 +200,14 @@ def show(answer: Answer, options: Options) -> None:
         print_verdicts(answer.verdicts, wide_console())
     for line in answer.left_out:
         print(f"left out: {printable(line)}", file=beside)
+
+
+def check_writable(file: Path) -> None:
+    """Before anything is judged. Raises UserError."""
+    if not file.parent.is_dir():
+        raise UserError(f"--html {file}: there is no folder {file.parent}; name a writable file")
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"--html {file}: cannot be written; name a writable file")
 
 
 def write_html(

@@ -205,7 +205,7 @@ def _png(image: np.ndarray) -> bytes:
     from PIL import Image
 
     data = BytesIO()
-    Image.fromarray(image).save(data, "PNG", dpi=(PNG_DPI, PNG_DPI))
+    Image.fromarray(image).save(data, "PNG", dpi=(PNG_DPI, PNG_DPI), compress_level=1)
     return data.getvalue()
 
 
