@@ -39,6 +39,8 @@ from tune_jobs.judging.regret import Problem
 FIRST_SECONDS, LEAST_UPDATES = 0.01, 400.0
 KEPT = ("python", "cpus", "commit", "versions")
 POLICY = Policy()
+KNOWING_DRAWS = 4000
+BLOCKS = (2, 3, 5, 8, 13, 20)  # seeds at which a sweep looks
 TOGETHER = 50  # simulations that are judged at once
 
 
@@ -75,6 +77,12 @@ class Scenario:
     step: float = 0.0
 
     @property
+    def known(self) -> bool:
+        """Whether the noise is one that could be known: normal, of one deviation, nothing beside."""
+        even = self.tails == "normal" and not self.uneven
+        return even and len(self.looks) == 1 and not (self.step or self.shortfall)
+
+    @property
     def name(self) -> str:
         """What differs from the plainest scenario."""
         plain, mine = asdict(Scenario()), asdict(self)
@@ -83,11 +91,13 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Simulated:
-    """P sweeps: log seconds of each run (P, K, S), where a run was cut, and the truth (P, K)."""
+    """P sweeps: log seconds of each run (P, K, S), where a run was cut, the truth (P, K), and what
+    each run would have taken had it not been cut."""
 
     value: Floats
     censored: Bools
     truth: Floats
+    whole: Floats
 
 
 def simulate(scenario: Scenario, number: int, chance: np.random.Generator) -> Simulated:
@@ -100,7 +110,7 @@ def simulate(scenario: Scenario, number: int, chance: np.random.Generator) -> Si
         grid = math.log1p(scenario.step)
         value = np.ceil(value / grid) * grid
     ends = _ends(scenario, value, truth)
-    return Simulated(np.minimum(value, ends), value > ends, truth)
+    return Simulated(np.minimum(value, ends), value > ends, truth, value)
 
 
 def _truth(scenario: Scenario, number: int, chance: np.random.Generator) -> Floats:
@@ -165,6 +175,21 @@ def problem(scenario: Scenario, of: Simulated, seeds: int, which: Bools) -> Prob
     )
 
 
+def knowing_the_noise(scenario: Scenario, of: Simulated, chance: np.random.Generator) -> Bools:
+    """Which sweeps are answered at the first look, at the same risk, by one who knows each run's
+    noise and saw every run to its end (P,): the most that any judge could answer."""
+    seeds = scenario.looks[0]
+    middle = of.whole[:, :, :seeds].mean(axis=2)
+    error = scenario.deviation * math.sqrt((1 - scenario.shared) / seeds)
+    answered = []
+    for of_one in middle:
+        draws = of_one + error * chance.standard_normal((KNOWING_DRAWS, len(of_one)))
+        regret = draws[:, np.argmin(draws.mean(axis=0))] - draws.min(axis=1)
+        risk = regrets.risk(regret, POLICY.log_tolerance)
+        answered.append(float(risk) <= Policy().risk_allowed)
+    return np.array(answered)
+
+
 @dataclass(frozen=True)
 class Scores:
     """Of P sweeps: what was said at the last look at each, against what is true; all (P,).
@@ -174,6 +199,7 @@ class Scores:
         loss: of the batch size to use over the best, as a log; `bound` what was said of it at the
             first look, where `first_loss` was that of the one to use then.
         covered: part of the intervals of typical runs that hold the truth at the first look.
+        knowing: answered by one who knows the noise; of a noise that is even and normal.
     """
 
     judged: Bools
@@ -182,9 +208,10 @@ class Scores:
     first_loss: Floats
     bound: Floats
     covered: Floats
+    knowing: Bools
 
 
-def scored(scenario: Scenario, of: Simulated) -> Scores:
+def scored(scenario: Scenario, of: Simulated, chance: np.random.Generator) -> Scores:
     """The sweeps looked at, one look after the other, as long as the answer is left open."""
     number = len(of.truth)
     left = np.ones(number, dtype=bool)
@@ -207,14 +234,15 @@ def scored(scenario: Scenario, of: Simulated) -> Scores:
         left = left & ~answered
         if not left.any():
             break
-    return Scores(judged, answered, loss, first_loss, np.log1p(bound), covered)
+    knowing = knowing_the_noise(scenario, of, chance)
+    return Scores(judged, answered, loss, first_loss, np.log1p(bound), covered, knowing)
 
 
 def run(scenario: Scenario, simulations: int, seed: int) -> Scores:
     """So many simulations, always the same ones for a seed."""
-    chance = np.random.default_rng(seed)
+    chance, other = np.random.default_rng(seed), np.random.default_rng(seed)
     parts = [
-        scored(scenario, simulate(scenario, min(TOGETHER, simulations - begun), chance))
+        scored(scenario, simulate(scenario, min(TOGETHER, simulations - begun), chance), other)
         for begun in range(0, simulations, TOGETHER)
     ]
     return Scores(
@@ -233,7 +261,7 @@ def binomial(successes: int, n: int) -> list[float | None]:
 
 def scenarios() -> list[Scenario]:
     """What the record is made of."""
-    looks = (3, 5, 8, 13, 20)
+    looks = BLOCKS
     return [
         *(Scenario((s,), d) for s in (2, 3, 5, 8) for d in (0.03, 0.1, 0.2)),
         *(Scenario((3,), batch_sizes=k) for k in (2, 3, 4, 8, 10)),
@@ -266,6 +294,9 @@ def summary(scenario: Scenario, of: Scores) -> dict[str, object]:
         "median_bound": round(float(np.expm1(np.median(of.bound[judged]))), 4),
         "mean_loss": round(float(np.expm1(of.first_loss[judged].mean())), 4),
         "answered": binomial(answers, n),
+        "answered_knowing_the_noise": round(float(of.knowing.mean()), 4)
+        if scenario.known
+        else None,
         "wrong_of_sweeps": binomial(int(wrong.sum()), n),
         "wrong_of_answers": binomial(int(wrong.sum()), answers),
         "intervals_hold": round(float(of.covered[judged].mean()), 4),

@@ -19,8 +19,8 @@ from tune_jobs.judging.posterior import KEPT, Bools, Draws, Floats, Ints, Layout
 # A rival's cut run counts as reached no later than this many times the chosen one's typical run.
 LATEST = 2.0
 # Of the chance of error that is allowed, the part that a bound spends: draws are a little narrow
-# where few runs tell the noise (decisions/0005-judging.md).
-SPENT = 0.4
+# where few runs tell the noise, most where a budget cut the others (decisions/0005-judging.md).
+SPENT = 0.25
 MOST_LOG = 700.0  # the log of about the largest float
 
 
