@@ -71,7 +71,7 @@ def null_trainable(folder: Path, seconds: float, saves: bool = True) -> Any:
         }  # fmt: skip
         return tune.with_resources(
             tune.with_parameters(NullTrial, facts=facts),
-            lambda asked: tune.PlacementGroupFactory([requests[asked["batch_size"]].bundle()]),
+            lambda asked: tune.PlacementGroupFactory([requests.of(asked).bundle()]),
         )
 
     return make
@@ -161,7 +161,9 @@ def confirm(stage: stages.Stage) -> tuple[str, int]:
         (stage.store.folder / "left_at").write_text(str(time.time()))
 
     going = drain()
-    runs = [ConfirmRun(size, 1e-3, 1e-3, seed) for seed in SEEDS for size in SIZES]
+    runs = [
+        ConfirmRun(size, 1e-3, 1e-3, seed, 9216, alone=True) for seed in SEEDS for size in SIZES
+    ]
     leaving = threading.Thread(target=leave)
     leaving.start()
     stages.confirm(stage, runs, resume=False)

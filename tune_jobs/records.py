@@ -145,7 +145,7 @@ class TrialResult:
             device it is `measured_train_seconds`.
         time_to_target_seconds: `train_seconds` at the update that reached the target.
         measured_train_seconds: the clock around the trial's updates, whatever contention it had.
-            For a confirm run, alone on its device, it checks `train_seconds`.
+            For a run that was `alone` on its device it checks `train_seconds`.
         wall_time_seconds: what the clock said of the trial, contention and evaluation included.
         waited_seconds: how long the trial waited for its device, where that was measured.
         energy_joules: energy of the device during the updates, where there is a counter.
@@ -191,16 +191,26 @@ class TrialResult:
     val_accuracy: float | None
     test_accuracy: float | None
     train_accuracy: float | None
+    alone: bool | None = None
 
 
 @dataclass(frozen=True)
 class ConfirmRun:
-    """A run that the confirm stage has to make."""
+    """A run that the confirm stage has to make.
+
+    Attributes:
+        most_examples: where it ends, its target not reached.
+        whole: it goes on past the target, to the whole budget.
+        alone: it leaves no room on its device for a neighbour, so that its clock can be trusted.
+    """
 
     batch_size: int
     base_learning_rate: float
     learning_rate: float
     seed: int
+    most_examples: int
+    whole: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,13 +218,19 @@ class Look:
     """One judging of a sweep's confirm runs.
 
     Attributes:
-        runs: confirm runs that there were; `seeds` asked for of each batch size.
+        runs: confirm runs that there were; `seeds` of each batch size that was alive.
         alive: batch sizes that it left open; none where the answer stood.
+        used: the batch size to use, as it stood.
+        worth: whether further seeds were worth what they cost; None where that is not known.
+        asked: the most seeds that the sweep was allowed then.
     """
 
     runs: int
     seeds: int
     alive: tuple[int, ...]
+    used: int | None = None
+    worth: bool | None = None
+    asked: int = 0
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class SweepStore:
         """Raises StoreError where the file is not what `write_looks` leaves."""
         try:
             rows = json.loads(self.read_text(self.looks) or "[]")
-            return [Look(row["runs"], row["seeds"], tuple(row["alive"])) for row in rows]
+            return [Look(**{**row, "alive": tuple(row["alive"])}) for row in rows]
         except (ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{self.looks} is not a list of looks: {error!r}") from error
 

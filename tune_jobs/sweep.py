@@ -132,10 +132,28 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
 
 
 def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """Stage 3: the runs with seeds of their own, until none is missing."""
+    """Stage 3: runs with seeds of their own, a block at a time and a look after each."""
+    from tune_jobs.planning.looks import is_due
     from tune_jobs.tuning import stages
 
-    stages.confirm_what_is_missing(stage, partial(heard, job, copy), resume=job.action.resume)
+    resume, store = job.action.resume, job.store
+    while stages.confirm_block(stage, partial(heard, job, copy), resume=resume):
+        resume = False
+        if is_due(store.read_looks(), store.read_trials()):
+            look(job)
+
+
+def look(job: Job) -> None:
+    """Judge the confirm runs, and keep what that leaves open: the next block is planned by it."""
+    from tune_jobs.planning.confirm_plan import next_block
+    from tune_jobs.planning.looks import last_look, look_of, with_look
+    from tune_jobs.reporting.answer import answer_of_sweep
+
+    answer, looks = answer_of_sweep(job.config, job.store), job.store.read_looks()
+    seeds = next_block(job.config, last_look(looks))
+    found = look_of(answer.verdicts[0], job.config, answer.trials, seeds)
+    job.store.write_looks(with_look(looks, found))
+    job.say(f"{seeds} seeds: {answer.verdicts[0].answer}")
 
 
 @contextmanager
@@ -153,15 +171,15 @@ def heard(job: Job, copy: SweepCopy, stage: str, runs: int) -> Iterator[None]:
 
 def conclude(job: Job, copy: SweepCopy, facts: Mapping[str, object]) -> bool:
     """Stages 4 and 5: judge the records, draw, copy, print. True when MLflow's copy is whole."""
-    from tune_jobs.planning.looks import look_of, with_look
+    from tune_jobs.planning.looks import is_due
     from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
     from tune_jobs.reporting.summary import note_of, tags_of
     from tune_jobs.reporting.terminal import print_verdicts
 
     config, store = job.config, job.store
+    if is_due(store.read_looks(), store.read_trials()):
+        look(job)  # an earlier driver ended between runs and look
     answer = answer_of_sweep(config, store)
-    look = look_of(answer.verdicts[0], config, answer.trials)
-    store.write_looks(with_look(store.read_looks(), look))
     store.write_text(store.verdict, as_json(answer.verdicts))
     write_page(answer, store.folder, config, config.name, facts)
     first = answer.verdicts[0]

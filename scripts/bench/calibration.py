@@ -78,7 +78,7 @@ class Scenario:
 
     @property
     def known(self) -> bool:
-        """Whether the noise is one that could be known: normal, of one deviation, nothing beside."""
+        """Whether the noise is one that could be known: normal and of one deviation."""
         even = self.tails == "normal" and not self.uneven
         return even and len(self.looks) == 1 and not (self.step or self.shortfall)
 

@@ -1,49 +1,76 @@
-"""What the confirm stage has still to run. Pure functions over recorded rows.
+"""Which confirm runs are worth making next. Pure functions over recorded rows and looks.
 
 The search chose with one seed, and the luckiest trial won; the seeds here are others, the same for
-every batch size. Batch sizes take turns within a seed, so that a noisy minute does not fall on one.
+every batch size. They come in blocks: two for every batch size, then more for those that the last
+look left open. A rival ends once it cannot win any more; the batch size that leads, and those next
+to it, go on to the whole budget with two seeds, for accuracy and curves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.looks import look_before
+from tune_jobs.planning.looks import goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 
+BLOCKS = (2, 3, 5, 8, 13, 20, 32, 50)  # seeds of a batch size that is alive, after each block
+WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
+# A rival ends at so many times what the leader takes: by its median run, or by one run of the
+# search alone.
+LONGEST, LONGEST_UNSEEN = 1.5, 2.0
 
-def seeds_of(config: SweepConfig) -> tuple[int, ...]:
-    """Seeds of the confirm runs, none of them the search's."""
-    return tuple(config.seed + k for k in range(1, config.seeds + 1))
+
+def seeds_of(config: SweepConfig, count: int) -> tuple[int, ...]:
+    """Seeds of so many confirm runs, none of them the search's."""
+    return tuple(config.seed + k for k in range(1, count + 1))
 
 
-def missing_runs(
-    config: SweepConfig, trials: Sequence[TrialResult], looks: Sequence[Look] = ()
+def next_runs(
+    config: SweepConfig, trials: Sequence[TrialResult], looks: Sequence[Look]
 ) -> list[ConfirmRun]:
-    """The runs still to be made, by seed, then by batch size.
+    """The runs to make before the next look, or after the last one; none when all is done.
 
-    A run counts as made at the batch size's present best learning rate, whatever came of it, unless
-    the machine failed it. Seeds beyond those of an earlier look are spent on the batch sizes that
-    it left open.
+    A run counts as made at its batch size's present best learning rate, whatever came of it, unless
+    the machine failed it. The order is by seed, then by batch size, so that a noisy minute does not
+    fall on one; runs that want a device for themselves come last.
     """
-    before = look_before(looks, config.seeds)
-    seeds = seeds_of(config)
-    settled = seeds if before is None else seeds[: before.seeds]
-    alive = set(config.batch_sizes) if before is None else set(before.alive)
-    made = {
-        (t.batch_size, t.seed, t.learning_rate)
-        for t in trials
-        if t.stage == "confirm" and t.outcome != "failed"
-    }
+    rates = best_rates(config, trials)
+    if not rates:
+        return []
+    look = last_look(looks)
+    more = look is None or goes_on(look, config)
+    count = next_block(config, look) if more else look.seeds if look else 0
+    alive = set(rates) if look is None else {*look.alive, look.used}
+    leader = _leader(config, rates, look)
+    whole = _whole(config, rates, leader)
+    ends = _ends(config, trials, rates, leader, seen=look is not None)
     planned = [
-        ConfirmRun(size, trial.base_learning_rate, trial.learning_rate, seed)
-        for seed in seeds
-        for size, trial in sorted(best_rates(config, trials).items())
-        if seed in settled or size in alive
+        ConfirmRun(
+            size,
+            trial.base_learning_rate,
+            trial.learning_rate,
+            seed,
+            config.budget_examples if size in whole else ends[size],
+            whole=size in whole and seed in seeds_of(config, WHOLE_SEEDS),
+            alone=size in whole and seed == seeds_of(config, 1)[0],
+        )
+        for seed in seeds_of(config, max(count, min(WHOLE_SEEDS, config.seeds)))
+        for size, trial in sorted(rates.items())
+        if (more and size in alive) or (size in whole and seed in seeds_of(config, WHOLE_SEEDS))
     ]
-    return [r for r in planned if (r.batch_size, r.seed, r.learning_rate) not in made]
+    made = _made(config, trials)
+    missing = [run for run in planned if not _is_made(run, made)]
+    return sorted(missing, key=lambda run: run.alone)
+
+
+def next_block(config: SweepConfig, look: Look | None) -> int:
+    """Seeds of each batch size that is alive, once the next block is made."""
+    before = 0 if look is None else look.seeds
+    return min(config.seeds, next((n for n in BLOCKS if n > before), config.seeds))
 
 
 def best_rates(config: SweepConfig, trials: Sequence[TrialResult]) -> dict[int, TrialResult]:
@@ -68,3 +95,71 @@ def unbracketed(config: SweepConfig, trials: Sequence[TrialResult]) -> list[str]
                 f"{side} of {len(of)} tried; the optimum may lie beyond"
             )
     return told
+
+
+def _leader(config: SweepConfig, rates: Mapping[int, TrialResult], look: Look | None) -> int:
+    """The batch size to use, or the best that the search has seen of any."""
+    if look is not None and look.used in rates:
+        return int(look.used or 0)
+    return min(rates, key=lambda size: (_spent(config, rates[size]) or math.inf, size))
+
+
+def _whole(config: SweepConfig, rates: Mapping[int, TrialResult], leader: int) -> set[int]:
+    """Batch sizes of which some runs use the whole budget: all where accuracy is the goal."""
+    if config.goal not in ("time", "cost", "examples"):
+        return set(rates)
+    sizes = sorted(rates)
+    at = sizes.index(leader)
+    return set(sizes[max(0, at - 1) : at + 2])
+
+
+def _ends(
+    config: SweepConfig,
+    trials: Sequence[TrialResult],
+    rates: Mapping[int, TrialResult],
+    leader: int,
+    seen: bool,
+) -> dict[int, int]:
+    """Examples at which a run of each batch size ends in vain; the whole budget at the most."""
+    confirmed = [t for t in trials if t.stage == "confirm" and t.batch_size == leader]
+    spent = [s for t in confirmed if (s := _spent(config, t)) is not None]
+    needs = median(spent) if spent else _spent(config, rates[leader])
+    if needs is None:
+        return dict.fromkeys(rates, config.budget_examples)
+    longest = needs * (LONGEST if seen and spent else LONGEST_UNSEEN)
+    return {
+        size: min(config.budget_examples, math.ceil(longest * _examples_per_unit(config, trial)))
+        for size, trial in rates.items()
+    }
+
+
+def _spent(config: SweepConfig, trial: TrialResult) -> float | None:
+    """What a run took to the target, in the goal's own unit: seconds or examples."""
+    if config.goal in ("time", "cost"):
+        return trial.time_to_target_seconds
+    return trial.examples_to_target
+
+
+def _examples_per_unit(config: SweepConfig, trial: TrialResult) -> float:
+    if config.goal in ("time", "cost") and trial.train_seconds > 0:
+        return trial.examples_seen / trial.train_seconds
+    return 1.0
+
+
+Key = tuple[int, int, float]
+
+
+def _made(config: SweepConfig, trials: Sequence[TrialResult]) -> dict[Key, bool]:
+    """The runs that there are, and whether each went on for as long as it could."""
+    made: dict[Key, bool] = {}
+    for t in trials:
+        if t.stage == "confirm" and t.outcome != "failed":
+            key = (t.batch_size, t.seed, t.learning_rate)
+            whole = t.examples_seen >= config.budget_examples or t.outcome != "finished"
+            made[key] = made.get(key, False) or whole
+    return made
+
+
+def _is_made(run: ConfirmRun, made: Mapping[Key, bool]) -> bool:
+    whole = made.get((run.batch_size, run.seed, run.learning_rate))
+    return whole is not None and (whole or not run.whole)

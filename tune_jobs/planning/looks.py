@@ -14,8 +14,9 @@ from tune_jobs.verdicts import Verdict
 
 
 def confirm_runs(trials: Sequence[TrialResult]) -> int:
-    """How many runs a look is at."""
-    return sum(t.stage == "confirm" for t in trials)
+    """How many runs a look is at; one that was made again, for longer, counts once."""
+    of = (t for t in trials if t.stage == "confirm" and t.outcome != "failed")
+    return len({(t.batch_size, t.seed, t.learning_rate) for t in of})
 
 
 def open_looks(looks: Sequence[Look], trials: Sequence[TrialResult]) -> int:
@@ -29,14 +30,33 @@ def with_look(looks: Sequence[Look], look: Look) -> list[Look]:
     return sorted([*kept, look], key=lambda one: one.runs)
 
 
-def look_before(looks: Sequence[Look], seeds: int) -> Look | None:
-    """The last look at fewer seeds that left something open; None where there was none."""
-    before = [look for look in looks if look.seeds < seeds and look.alive]
-    return before[-1] if before else None
+def last_look(looks: Sequence[Look]) -> Look | None:
+    """The look at the most runs; None before the first."""
+    return max(looks, key=lambda look: look.runs, default=None)
 
 
-def look_of(verdict: Verdict, config: SweepConfig, trials: Sequence[TrialResult]) -> Look:
-    """What the sweep's verdict amounts to as a look."""
+def goes_on(look: Look, config: SweepConfig) -> bool:
+    """Whether further seeds are made after it: something is open, more are allowed, and they are
+    worth it, or were asked for since."""
+    if not look.alive or look.seeds >= config.seeds:
+        return False
+    return look.worth is not False or config.seeds > look.asked
+
+
+def is_due(looks: Sequence[Look], trials: Sequence[TrialResult]) -> bool:
+    """Whether there are runs that were not looked at."""
+    last = last_look(looks)
+    return confirm_runs(trials) > (last.runs if last else 0)
+
+
+def look_of(
+    verdict: Verdict, config: SweepConfig, trials: Sequence[TrialResult], seeds: int
+) -> Look:
+    """What the sweep's verdict amounts to as a look, at so many seeds of what was alive."""
     left = verdict.status in ("undecided", "unproven") and verdict.settling is not None
-    alive = verdict.settling.batch_sizes if left and verdict.settling else ()
-    return Look(confirm_runs(trials), config.seeds, alive)
+    settling = verdict.settling if left else None
+    used = verdict.use.batch_size if verdict.use else None
+    if settling is None:
+        return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
+    worth = False if settling.seeds is None else settling.worth_it
+    return Look(confirm_runs(trials), seeds, settling.batch_sizes, used, worth, config.seeds)

@@ -56,12 +56,13 @@ def runs_of_sweep(
 
 
 def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
-    """The confirm runs of each batch size, the last of each seed; else the best of its search."""
+    """The confirm runs of each batch size, the longest of each seed, else its best search trial."""
     usable = [t for t in trials if t.outcome != "failed"]
     chosen: list[TrialResult] = []
     for size in sorted({t.batch_size for t in usable}):
         of = [t for t in usable if t.batch_size == size]
-        confirmed = {t.seed: t for t in of if t.stage == "confirm"}
+        by_length = sorted(of, key=lambda t: t.examples_seen)
+        confirmed = {t.seed: t for t in by_length if t.stage == "confirm"}
         best = best_trial([t for t in of if t.stage == "search"])
         chosen += confirmed.values() or ([best] if best else [])
     return chosen
@@ -167,7 +168,8 @@ def as_if_whole(trial: TrialResult) -> TrialResult:
 
 def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | None) -> TargetRun:
     """The trial at the sweep's target, exactly as it found it."""
-    whole = trial.outcome == "finished"
+    whole = trial.outcome == "finished" and trial.examples_seen >= trial.budget_examples
+    alone = trial.alone or (trial.alone is None and trial.stage == "confirm")
     trial = as_if_whole(trial)
     return TargetRun(
         workload=workload,
@@ -181,7 +183,7 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         examples_seen=trial.examples_seen,
         updates=trial.updates,
         train_seconds=trial.train_seconds,
-        measured_time_to_target_seconds=trial.measured_time_to_target_seconds,
+        measured_time_to_target_seconds=trial.measured_time_to_target_seconds if alone else None,
         learning_rate=trial.learning_rate,
         examples_per_second=trial.examples_per_second,
         peak_memory_mib=trial.peak_memory_mib,

@@ -36,7 +36,9 @@ class RunSettings:
 
     Attributes:
         stops_at_target: end as soon as the target is reached, the budget unused.
+        most_examples: end there in vain, the target not reached; None: the budget.
         test_updates: updates after which test accuracy is measured too, beside rungs and end.
+        test_examples: how many of the test split are looked at; None for all.
         train_sample: examples of the training split whose accuracy is measured at the end.
         evaluation_threads: CPU threads while evaluating; None leaves them as they are.
     """
@@ -50,7 +52,9 @@ class RunSettings:
     target: float
     rungs: tuple[int, ...] = ()
     stops_at_target: bool = False
+    most_examples: int | None = None
     test_updates: tuple[int, ...] = ()
+    test_examples: int | None = None
     train_sample: int = 0
     evaluation_threads: int | None = None
 
@@ -140,7 +144,8 @@ class TrainingRun:
         self.joules = joules
         # In an order of its own: the first of them stand for all.
         self.val_indices = np.random.default_rng(0).permutation(val_indices)
-        self.test_indices = np.arange(len(data.test.labels))
+        test = np.random.default_rng(0).permutation(len(data.test.labels))
+        self.test_indices = test[: settings.test_examples]
         self.train_sample = train_indices[: settings.train_sample]
         self.stream = ExampleStream(train_indices, settings.seed)
         self.model = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -150,6 +155,10 @@ class TrainingRun:
         self.progress = Progress(energy_joules=None if joules is None else 0.0)
         planned = (settings.budget_examples, settings.batch_size, settings.rungs)
         extra = set(settings.test_updates)
+        self.most_updates = schedule.updates_for(
+            settings.most_examples or settings.budget_examples, settings.batch_size
+        )
+        extra |= {self.most_updates}
         self.stops = tuple(sorted({*schedule.evaluation_updates(*planned), *extra}))
         self.landmarks = tuple(sorted({*schedule.landmark_updates(*planned), *extra}))
         self.rung_at = {
@@ -181,7 +190,7 @@ class TrainingRun:
         the target is not reached.
         """
         reached = self.progress.updates_to_target is not None
-        whole = reached or stop in self.rung_at or stop >= self.stops[-1]
+        whole = reached or stop in self.rung_at or stop >= self.most_updates
         target = None if whole else self.settings.target
         found = self.evaluate(self.data.train, self.val_indices, target=target)
         if not math.isfinite(found.loss):
@@ -199,7 +208,9 @@ class TrainingRun:
 
     def _is_last(self, updates: int) -> bool:
         reached = self.progress.updates_to_target is not None
-        return updates >= self.stops[-1] or (reached and self.settings.stops_at_target)
+        if reached:
+            return self.settings.stops_at_target or updates >= self.stops[-1]
+        return updates >= min(self.most_updates, self.stops[-1])
 
     def ended_report(self) -> Report:
         """Where the run stands when it cannot go on: no evaluation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune import Callback
@@ -13,7 +13,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import ProfiledClock
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
-from tune_jobs.tuning.requests import TrialRequest
+from tune_jobs.tuning.requests import Requests, TrialRequest
 
 WRITE_SECONDS = 2.0
 Listener = Callable[[Measurement | TrialResult], None]
@@ -34,14 +34,14 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         config: SweepConfig,
         store: SweepStore,
         profiles: Sequence[BatchSizeProfile],
-        requests: Mapping[int, TrialRequest],
+        requests: Requests,
         stage: str,
     ) -> None:
         self.config = config
         self.stage = stage
         self.store = store
         self.clock = ProfiledClock(profiles)
-        self.requests = dict(requests)
+        self.requests = requests
         self.written_at = 0.0
 
     def setup(self, stop: Any = None, num_samples: Any = None, **info: Any) -> None:
@@ -87,7 +87,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         if trial.trial_id in self.ended:
             self._tell(self.ended[trial.trial_id])
             return
-        request = self.requests[trial.config["batch_size"]]
+        request = self.requests.of(trial.config)
         row = to_result(self.config, self.stage, trial, outcome, reason, request, self.clock)
         self.results.add(row)
         self._write_points()
@@ -182,6 +182,7 @@ def to_result(
         val_accuracy=last.get("val_accuracy"),
         test_accuracy=last.get("test_accuracy"),
         train_accuracy=last.get("train_accuracy"),
+        alone=bool(asked.get("alone")),
     )
 
 

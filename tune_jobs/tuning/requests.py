@@ -6,8 +6,9 @@ Requests are quantised: actors are reused only between trials that ask for the s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
 from tune_jobs.measure.clock import chosen
@@ -43,6 +44,18 @@ class TrialRequest:
         if self.accelerator is not None:
             asked[LABEL + self.accelerator] = SHARE_OF_LABEL
         return {name: amount for name, amount in asked.items() if amount}
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What trials ask for, by batch size: `beside` neighbours, or `alone` on a device."""
+
+    beside: dict[int, TrialRequest]
+    alone: dict[int, TrialRequest]
+
+    def of(self, asked: Mapping[str, Any]) -> TrialRequest:
+        """The request of the trial of a configuration."""
+        return (self.alone if asked.get("alone") else self.beside)[asked["batch_size"]]
 
 
 def trial_requests(

@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
-from tune_jobs.planning.confirm_plan import missing_runs
+from tune_jobs.planning.confirm_plan import next_runs
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
@@ -36,7 +36,7 @@ from tune_jobs.tuning.confirming import Listed, alone, equal_updates
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.racing import BatchSizeRaces
-from tune_jobs.tuning.requests import TrialRequest, trial_requests
+from tune_jobs.tuning.requests import Requests, TrialRequest, trial_requests
 from tune_jobs.tuning.searcher import BRACKETS, RESCUES, BatchSizeShares
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
@@ -89,6 +89,10 @@ class Stage:
         growth = _memory_growth_mib(config, profiles)
         return cls(config, store, data_path, cluster, profiles, requests, accelerator, growth)
 
+    def alone(self) -> dict[int, TrialRequest]:
+        """What runs ask for that want a device for themselves."""
+        return alone(self.requests, cpus_of_the_largest_node(), self.accelerator)
+
     def shared(self) -> SharedByTrials:
         """What all trials have in common, as the search needs it."""
         config = self.config
@@ -105,7 +109,7 @@ class Stage:
             data_path=str(self.data_path),
             data=whole,
             micro_batch_sizes=micro_batch_sizes(self.profiles),
-            requests=self.requests,
+            requests=Requests(self.requests, self.alone()),
             threads={size: max(1, int(r.cpus)) for size, r in self.requests.items()},
             memory_growth_mib=self.memory_growth_mib,
             checkpoint_seconds=checkpoint_seconds(at_once(self.requests.values(), self.cluster)),
@@ -136,20 +140,18 @@ def search(stage: Stage, *, resume: bool) -> None:
 
 
 def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
-    """Make the runs, each alone on its device; their rows are in the store when this returns.
+    """Make the runs; their rows are in the store when this returns.
 
     With `resume` the runs that an earlier driver left unfinished are taken up instead, from their
     checkpoints; ask again which are missing then.
     """
-    requests = alone(stage.requests, cpus_of_the_largest_node(), stage.accelerator)
+    base = stage.shared()
     shared = replace(
-        stage.shared(),
-        requests=requests,
+        base,
         rungs=(),
-        stops_at_target=False,
-        test_updates=(equal_updates(stage.config.budget_examples, requests),),
+        test_updates=(equal_updates(stage.config.budget_examples, stage.requests),),
         train_sample=stage.config.validation_examples,
-        evaluation_threads=_evaluation_threads(stage.profiles, requests),
+        evaluation_threads=_evaluation_threads(stage.profiles, base.requests.alone),
         began_at=time.time(),
     )
     done = _experiments(stage, CONFIRM)
@@ -160,22 +162,29 @@ def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
     _fit(tuner, len(runs))
 
 
-def confirm_what_is_missing(
+def confirm_block(
     stage: Stage, hearing: Callable[[str, int], AbstractContextManager[None]], *, resume: bool
-) -> None:
-    """Confirm until no run is missing; runs that an earlier driver left come first.
+) -> int:
+    """Make the runs that come before the next look; runs that an earlier driver left come first.
 
-    `hearing(CONFIRM, runs in all)` is entered while a round of them runs.
+    `hearing(CONFIRM, runs in all)` is entered while a round of them runs. Returns how many runs it
+    made.
     """
+    before = _confirmed(stage)
     for _ in range(CONFIRM_ROUNDS):
-        trials = stage.store.read_trials()
-        runs = missing_runs(stage.config, trials, stage.store.read_looks())
+        runs = next_runs(stage.config, stage.store.read_trials(), stage.store.read_looks())
         if not runs:
-            return
-        made = sum(t.stage == CONFIRM for t in trials)
-        with hearing(CONFIRM, made + len(runs)):
+            break
+        with hearing(CONFIRM, _confirmed(stage) + len(runs)):
             confirm(stage, runs, resume=resume)
         resume = False
+    return _confirmed(stage) - before
+
+
+def _confirmed(stage: Stage) -> int:
+    """Confirm runs in the store that the machine did not fail."""
+    trials = stage.store.read_trials()
+    return sum(t.stage == CONFIRM and t.outcome != "failed" for t in trials)
 
 
 def _evaluation_threads(
@@ -215,7 +224,7 @@ def checkpoint_seconds(trials_at_once: int) -> float:
 def _trainable(shared: SharedByTrials) -> object:
     return tune.with_resources(
         tune.with_parameters(BatchSizeTrial, shared=shared),
-        lambda asked: tune.PlacementGroupFactory([shared.requests[asked["batch_size"]].bundle()]),
+        lambda asked: tune.PlacementGroupFactory([shared.requests.of(asked).bundle()]),
     )
 
 
@@ -257,7 +266,7 @@ def _fresh(
         _trainable(shared),
         tune_config=tune.TuneConfig(
             num_samples=samples,
-            max_concurrent_trials=at_once(shared.requests.values(), stage.cluster),
+            max_concurrent_trials=at_once(shared.requests.beside.values(), stage.cluster),
             reuse_actors=True,
             search_alg=searcher,
             scheduler=scheduler,

@@ -23,7 +23,7 @@ from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.tuning.leaving import on_a_leaving_node
 from tune_jobs.tuning.racing import TIME_ATTR, score
-from tune_jobs.tuning.requests import TrialRequest
+from tune_jobs.tuning.requests import Requests, TrialRequest
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class SharedByTrials:
 
     `micro_batch_sizes` are by device type and batch size. `memory_growth_mib` is what a trial may
     allocate beyond what its process holds before it, on a CPU with a limit. `threads` are CPU
-    threads by batch size. `checkpoint_seconds` lie between two checkpoints of a trial. `began_at`
-    is when the stage asked for its devices, where waiting for them is of interest. The rest is as
-    in `RunSettings`.
+    threads by batch size; `evaluation_threads` those of a run that is alone on its device.
+    `checkpoint_seconds` lie between two checkpoints of a trial. `began_at` is when the stage asked
+    for its devices, where waiting for them is of interest. The rest is as in `RunSettings`.
     """
 
     model: str
@@ -48,7 +48,7 @@ class SharedByTrials:
     data_path: str
     data: list[Any]
     micro_batch_sizes: dict[tuple[str, int], int]
-    requests: dict[int, TrialRequest]
+    requests: Requests
     threads: dict[int, int]
     memory_growth_mib: float | None
     checkpoint_seconds: float
@@ -78,7 +78,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
         allocator.keep_pages()
         self.shared = shared
-        request = shared.requests[config["batch_size"]]
+        request = shared.requests.of(config)
         torch.set_num_threads(shared.threads[config["batch_size"]])
         self.dataset = open_shared_data(shared)
         self.device = device.pick(request.gpus)
@@ -114,6 +114,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         size = config["batch_size"]
         self.device_name = device.describe(self.device)
         self.micro_batch_size = shared.micro_batch_sizes.get((self.device_name, size), size)
+        whole = config.get("whole", False)
         settings = RunSettings(
             batch_size=size,
             micro_batch_size=self.micro_batch_size,
@@ -123,10 +124,12 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             budget_examples=shared.budget_examples,
             target=shared.target,
             rungs=shared.rungs,
-            stops_at_target=shared.stops_at_target,
-            test_updates=shared.test_updates,
-            train_sample=shared.train_sample,
-            evaluation_threads=shared.evaluation_threads,
+            stops_at_target=shared.stops_at_target and not whole,
+            most_examples=config.get("most_examples"),
+            test_updates=shared.test_updates if whole else (),
+            test_examples=None if whole else shared.validation_examples,
+            train_sample=shared.train_sample if whole else 0,
+            evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )
         shape = data.train.images.shape[1:]
         self.run = TrainingRun(
