@@ -166,7 +166,12 @@ def confirm(stage: stages.Stage) -> tuple[str, int]:
     ]
     leaving = threading.Thread(target=leave)
     leaving.start()
-    stages.confirm(stage, runs, resume=False)
+
+    def missing() -> list[ConfirmRun]:
+        made = {t.batch_size for t in stage.store.read_trials() if t.stage == "confirm"}
+        return [run for run in runs if run.batch_size not in made]
+
+    stages.confirm(stage, missing, len(runs), resume=False)
     leaving.join()
     return going, waited[0]
 

@@ -110,13 +110,17 @@ def of_stage(store: SweepStore, stage: str) -> list[TrialResult]:
 
 
 def check_whole(cluster: LocalCluster, name: str) -> list[TrialResult]:
-    """The records and MLflow hold every trial once; the confirm runs are those asked for."""
+    """The records and MLflow hold every trial once; two seeds of each batch size at the least,
+    each used its whole budget, since every batch size is next to the one to use."""
     store = cluster.store(name)
     rows = store.read_trials()
     assert len({row.trial_id for row in rows}) == len(rows)
-    made = sorted((row.batch_size, row.seed) for row in rows if row.stage == "confirm")
-    assert made == [(size, seed) for size in SIZES for seed in range(1, SEEDS + 1)]
-    assert all(row.examples_seen == BUDGET for row in rows if row.stage == "confirm")
+    confirmed = [row for row in rows if row.stage == "confirm"]
+    made = [(row.batch_size, row.seed) for row in confirmed]
+    assert len(set(made)) == len(made)
+    assert {(size, seed) for size in SIZES for seed in (1, 2)} <= set(made)
+    assert all(row.examples_seen == BUDGET for row in confirmed if row.seed <= 2)
+    assert max(row.seed for row in confirmed) <= SEEDS
     client = MlflowClient(
         re.search(r"MLFLOW_TRACKING_URI=(\S+)", cluster.call("env"))[1]  # type: ignore[index]
     )

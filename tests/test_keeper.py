@@ -10,7 +10,7 @@ from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning.keeper import LISTENERS, RecordKeeper
-from tune_jobs.tuning.requests import TrialRequest
+from tune_jobs.tuning.requests import Requests, TrialRequest
 
 
 def ended_again(store: SweepStore) -> list[Any]:
@@ -18,7 +18,11 @@ def ended_again(store: SweepStore) -> list[Any]:
     heard: list[Any] = []
     LISTENERS["again"] = [heard.append]
     keeper = RecordKeeper(
-        SweepConfig(name="again"), store, [], {32: TrialRequest(1.0, 0.0, None)}, "search"
+        SweepConfig(name="again"),
+        store,
+        [],
+        Requests({32: TrialRequest(1.0, 0.0, None)}, {}),
+        "search",
     )
     keeper.setup()
     report: dict[str, Any] = {

@@ -7,12 +7,20 @@ from dataclasses import replace
 from tests import rows
 from tests.judged import run_of, runs_of, verdict_of
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.looks import confirm_runs, look_before, look_of, open_looks, with_look
+from tune_jobs.planning.looks import (
+    confirm_runs,
+    goes_on,
+    is_due,
+    last_look,
+    look_of,
+    open_looks,
+    with_look,
+)
 from tune_jobs.records import Look, TrialResult
 
 
 def trials(confirmed: int) -> list[TrialResult]:
-    found = [rows.result(stage="confirm") for _ in range(confirmed)]
+    found = [rows.result(stage="confirm", seed=seed) for seed in range(confirmed)]
     return [*found, rows.result(stage="search")]
 
 
@@ -43,28 +51,48 @@ def test_a_look_takes_the_place_of_one_at_as_many_runs_and_order_is_kept() -> No
     assert with_look([], looks[0]) == looks[:1]
 
 
-def test_further_seeds_go_where_the_last_look_at_fewer_left_something_open() -> None:
-    looks = [Look(6, 3, (32, 64)), Look(10, 5, (64,)), Look(16, 8, ())]
-    assert look_before(looks, 3) is None
-    assert look_before(looks, 5) == looks[0]
-    assert look_before(looks, 8) == looks[1]
-    assert look_before(looks, 20) == looks[1]
-    assert look_before([], 5) is None
+def test_a_run_made_again_for_longer_counts_once_and_one_that_failed_not_at_all() -> None:
+    again = [rows.result(stage="confirm", seed=1, examples_seen=seen) for seen in (640, 1280)]
+    failed = rows.result(stage="confirm", seed=2, outcome="failed")
+    assert confirm_runs([*again, failed]) == 1
+
+
+def test_a_look_is_due_once_there_are_runs_that_none_was_at() -> None:
+    assert not is_due([], trials(0))
+    assert is_due([], trials(6))
+    assert not is_due([Look(6, 2, ())], trials(6))
+    assert is_due([Look(6, 2, ())], trials(8))
+    assert last_look([Look(6, 2, ()), Look(10, 3, ()), Look(8, 2, ())]) == Look(10, 3, ())
+
+
+def test_seeds_go_on_while_something_is_open_and_worth_it_or_more_were_asked_for_since() -> None:
+    config = replace(SweepConfig(), seeds=8)
+    left = Look(12, 2, (16, 32), 16, None, 8)
+    assert goes_on(left, config)
+    assert goes_on(replace(left, worth=True), config)
+    assert not goes_on(replace(left, worth=False), config)
+    assert goes_on(replace(left, worth=False), replace(config, seeds=13))
+    assert not goes_on(replace(left, alive=()), config)
+    assert not goes_on(replace(left, seeds=8), config)
 
 
 def test_what_a_verdict_leaves_open_stays_alive() -> None:
     config = replace(SweepConfig(), seeds=3)
     left = verdict_of(runs_of({64: 10.0, 128: 11.0, 256: 40.0}, seeds=3, noise=0.15))
-    assert look_of(left, config, trials(9)) == Look(9, 3, (64, 128))
+    assert left.use is not None and left.settling is not None
+    worth = left.settling.worth_it if left.settling.seeds else False
+    assert look_of(left, config, trials(9), 3) == Look(
+        9, 3, (64, 128), left.use.batch_size, worth, 3
+    )
 
 
 def test_single_runs_leave_all_alive() -> None:
     verdict = verdict_of([run_of(size, 0, 10.0 + size) for size in (32, 64, 128)])
-    assert look_of(verdict, SweepConfig(), trials(3)).alive == (32, 64, 128)
+    assert look_of(verdict, SweepConfig(), trials(3), 1).alive == (32, 64, 128)
 
 
 def test_nothing_stays_alive_where_the_answer_stands_or_nothing_was_reached() -> None:
     decided = verdict_of(runs_of({32: 20.0, 64: 10.0}, seeds=3))
     unreached = verdict_of(runs_of({32: 20.0, 64: 10.0}, seeds=3, ends=5.0))
     for verdict in (decided, unreached):
-        assert look_of(verdict, SweepConfig(), trials(6)).alive == ()
+        assert look_of(verdict, SweepConfig(), trials(6), 3).alive == ()

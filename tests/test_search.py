@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
-from tune_jobs.planning.confirm_plan import missing_runs, unbracketed
+from tune_jobs.planning.confirm_plan import unbracketed
 from tune_jobs.planning.search_plan import Range, shares
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import Measurement, TrialResult
@@ -228,30 +228,6 @@ def test_a_run_that_ends_at_its_target_is_entered_at_the_rungs_it_never_came_to(
 
 def searched(size: int, rate: float, to_target: int | None, **changes: Any) -> TrialResult:
     return result(size, stage="search", learning_rate=rate, examples_to_target=to_target, **changes)
-
-
-def confirmed(size: int, rate: float, seed: int, **changes: Any) -> TrialResult:
-    return result(size, stage="confirm", learning_rate=rate, seed=seed, **changes)
-
-
-def test_every_batch_size_is_confirmed_at_its_best_rate_with_the_same_new_seeds() -> None:
-    config = replace(SweepConfig(), batch_sizes=(16, 64), seeds=2)
-    trials = [searched(16, 0.1, 900), searched(16, 0.2, 400), searched(64, 0.3, None)]
-    runs = missing_runs(config, trials)
-    assert [(r.seed, r.batch_size, r.learning_rate) for r in runs] == [
-        (1, 16, 0.2), (1, 64, 0.3), (2, 16, 0.2), (2, 64, 0.3)
-    ]  # fmt: skip
-    assert config.seed not in {r.seed for r in runs}
-
-
-def test_only_what_is_missing_is_run_and_what_the_machine_failed_is_run_again() -> None:
-    config = replace(SweepConfig(), batch_sizes=(16, 64), seeds=2)
-    trials = [searched(16, 0.2, 400), searched(64, 0.3, None),
-              confirmed(16, 0.2, 1), confirmed(64, 0.3, 1, outcome="failed"),
-              confirmed(16, 0.2, 2, outcome="diverged")]  # fmt: skip
-    assert [(r.batch_size, r.seed) for r in missing_runs(config, trials)] == [(64, 1), (64, 2)]
-    more = replace(config, seeds=3)
-    assert (16, 3) in [(r.batch_size, r.seed) for r in missing_runs(more, trials)]
 
 
 def test_a_best_rate_that_is_the_last_of_those_tried_is_told() -> None:

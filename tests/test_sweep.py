@@ -129,7 +129,9 @@ def check_trials(rows: list[TrialResult]) -> None:
     for size in (64, 256):
         assert any(r.outcome == "finished" for r in raced if r.batch_size == size)
     confirmed = [r for r in rows if r.stage == "confirm"]
-    assert [(r.seed, r.batch_size) for r in confirmed] == [(1, 64), (1, 256), (2, 64), (2, 256)]
+    made = sorted((r.seed, r.batch_size) for r in confirmed)
+    assert made == [(1, 64), (1, 256), (2, 64), (2, 256)]  # both are next to the one to use
+    assert {r.seed for r in confirmed if r.alone} == {1}
     for row in confirmed:
         assert row.learning_rate in {r.learning_rate for r in searched}
         assert row.outcome == "finished" and row.examples_seen == 1536
@@ -192,9 +194,11 @@ def test_a_sweep_kept_at_a_uri_takes_further_seeds_from_another_machine(
         seen.append({r.trial_id: r for r in store.read_trials()})
     before, after = seen
     assert all(after[name] == row for name, row in before.items())
-    made = sorted((r.batch_size, r.seed) for r in after.values() if r.stage == "confirm")
-    assert made == [(size, seed) for size in (8, 32) for seed in (1, 2, 3)]
+    made = {(r.batch_size, r.seed) for r in after.values() if r.stage == "confirm"}
+    assert made >= {(size, seed) for size in (8, 32) for seed in (1, 2)}  # a third where it is open
     (verdict,) = json.loads(store.read_text(store.verdict) or "")
-    assert [row["seeds"] for row in verdict["per_batch_size"]] == [3, 3]
+    seeds = [sum(size == of for of, _ in made) for size in (8, 32)]
+    assert [row["seeds"] for row in verdict["per_batch_size"]] == seeds
+    assert [look.seeds for look in store.read_looks()][:2] == [1, 2]
     assert store.remote is not None and "report.html" in store.remote.names()
     assert len(store.read_measurements()) > len(after)

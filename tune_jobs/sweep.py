@@ -28,7 +28,7 @@ from tune_jobs.errors import exit_status
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
 if TYPE_CHECKING:
-    from tune_jobs.records import BatchSizeProfile
+    from tune_jobs.records import BatchSizeProfile, ConfirmRun
     from tune_jobs.store import SweepStore
     from tune_jobs.tracking.of_sweep import SweepCopy
     from tune_jobs.tuning.cluster import Cluster
@@ -133,14 +133,29 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
 
 def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """Stage 3: runs with seeds of their own, a block at a time and a look after each."""
-    from tune_jobs.planning.looks import is_due
+    from tune_jobs.planning.confirm_plan import most_runs
+    from tune_jobs.planning.looks import confirm_runs
     from tune_jobs.tuning import stages
 
-    resume, store = job.action.resume, job.store
-    while stages.confirm_block(stage, partial(heard, job, copy), resume=resume):
-        resume = False
-        if is_due(store.read_looks(), store.read_trials()):
-            look(job)
+    made, first = confirm_runs(job.store.read_trials()), planned(job)
+    if first or job.action.resume:
+        with heard(job, copy, "confirm", made + len(first)):
+            most = most_runs(job.config)
+            stages.confirm(stage, partial(planned, job), most, resume=job.action.resume)
+
+
+def planned(job: Job) -> list[ConfirmRun]:
+    """The confirm runs that are missing now; a block that is complete is looked at first."""
+    from tune_jobs.planning.confirm_plan import next_runs
+    from tune_jobs.planning.looks import is_due
+
+    config, store = job.config, job.store
+    while True:
+        trials, looks = store.read_trials(), store.read_looks()
+        runs = next_runs(config, trials, looks)
+        if runs or not is_due(looks, trials):
+            return runs
+        look(job)
 
 
 def look(job: Job) -> None:
@@ -171,14 +186,11 @@ def heard(job: Job, copy: SweepCopy, stage: str, runs: int) -> Iterator[None]:
 
 def conclude(job: Job, copy: SweepCopy, facts: Mapping[str, object]) -> bool:
     """Stages 4 and 5: judge the records, draw, copy, print. True when MLflow's copy is whole."""
-    from tune_jobs.planning.looks import is_due
     from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
     from tune_jobs.reporting.summary import note_of, tags_of
     from tune_jobs.reporting.terminal import print_verdicts
 
     config, store = job.config, job.store
-    if is_due(store.read_looks(), store.read_trials()):
-        look(job)  # an earlier driver ended between runs and look
     answer = answer_of_sweep(config, store)
     store.write_text(store.verdict, as_json(answer.verdicts))
     write_page(answer, store.folder, config, config.name, facts)

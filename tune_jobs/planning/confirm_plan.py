@@ -67,6 +67,11 @@ def next_runs(
     return sorted(missing, key=lambda run: run.alone)
 
 
+def most_runs(config: SweepConfig) -> int:
+    """No plan has more runs, those tried again and those made again for longer included."""
+    return 3 * len(config.batch_sizes) * (config.seeds + WHOLE_SEEDS)
+
+
 def next_block(config: SweepConfig, look: Look | None) -> int:
     """Seeds of each batch size that is alive, once the next block is made."""
     before = 0 if look is None else look.seeds

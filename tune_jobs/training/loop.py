@@ -36,7 +36,8 @@ class RunSettings:
 
     Attributes:
         stops_at_target: end as soon as the target is reached, the budget unused.
-        most_examples: end there in vain, the target not reached; None: the budget.
+        most_examples: the first evaluation from there on ends a run that missed its target; None:
+            the budget.
         test_updates: updates after which test accuracy is measured too, beside rungs and end.
         test_examples: how many of the test split are looked at; None for all.
         train_sample: examples of the training split whose accuracy is measured at the end.
@@ -158,7 +159,6 @@ class TrainingRun:
         self.most_updates = schedule.updates_for(
             settings.most_examples or settings.budget_examples, settings.batch_size
         )
-        extra |= {self.most_updates}
         self.stops = tuple(sorted({*schedule.evaluation_updates(*planned), *extra}))
         self.landmarks = tuple(sorted({*schedule.landmark_updates(*planned), *extra}))
         self.rung_at = {

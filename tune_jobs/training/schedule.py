@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-OCTAVES = 3
+OCTAVES = 5
 EVALUATIONS_PER_OCTAVE = 4
 SNAPSHOTS_PER_INTERVAL = 4
 

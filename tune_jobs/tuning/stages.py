@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from ray.tune.search import Searcher
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
-from tune_jobs.planning.confirm_plan import next_runs
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
@@ -32,7 +31,7 @@ from tune_jobs.tuning.cluster import (
     cpus_of_the_largest_node,
     main_accelerator,
 )
-from tune_jobs.tuning.confirming import Listed, alone, equal_updates
+from tune_jobs.tuning.confirming import PLANS, Planned, alone, equal_updates
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.racing import BatchSizeRaces
@@ -45,7 +44,6 @@ from tune_jobs.tuning.waiting import Waiting
 logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
 
 SEARCH, CONFIRM = "search", "confirm"
-CONFIRM_ROUNDS = 3  # what the machine failed is tried again so often
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 # Of all trials together, at the most: Tune saves its whole state at each.
 CHECKPOINTS_A_SECOND = 4.0
@@ -139,16 +137,21 @@ def search(stage: Stage, *, resume: bool) -> None:
     _fit(tuner, samples)
 
 
-def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
-    """Make the runs; their rows are in the store when this returns.
+def confirm(
+    stage: Stage, plan: Callable[[], list[ConfirmRun]], most_runs: int, *, resume: bool
+) -> None:
+    """Make the runs of a plan, asked again after each, until it has none; their rows are in the
+    store when this returns.
 
-    With `resume` the runs that an earlier driver left unfinished are taken up instead, from their
-    checkpoints; ask again which are missing then.
+    With `resume` the runs that an earlier driver left unfinished are taken up, from their
+    checkpoints.
     """
+    PLANS[stage.config.name] = plan
     base = stage.shared()
     shared = replace(
         base,
         rungs=(),
+        stops_at_target=stage.config.goal != "accuracy",
         test_updates=(equal_updates(stage.config.budget_examples, stage.requests),),
         train_sample=stage.config.validation_examples,
         evaluation_threads=_evaluation_threads(stage.profiles, base.requests.alone),
@@ -156,35 +159,11 @@ def confirm(stage: Stage, runs: Sequence[ConfirmRun], *, resume: bool) -> None:
     )
     done = _experiments(stage, CONFIRM)
     tuner = _restored(stage, f"{CONFIRM}-{done}", shared) if resume and done else None
-    if tuner is None:
-        name = f"{CONFIRM}-{done + 1}"
-        tuner = _fresh(stage, name, shared, Listed(runs), FIFOScheduler(), len(runs))
-    _fit(tuner, len(runs))
-
-
-def confirm_block(
-    stage: Stage, hearing: Callable[[str, int], AbstractContextManager[None]], *, resume: bool
-) -> int:
-    """Make the runs that come before the next look; runs that an earlier driver left come first.
-
-    `hearing(CONFIRM, runs in all)` is entered while a round of them runs. Returns how many runs it
-    made.
-    """
-    before = _confirmed(stage)
-    for _ in range(CONFIRM_ROUNDS):
-        runs = next_runs(stage.config, stage.store.read_trials(), stage.store.read_looks())
-        if not runs:
-            break
-        with hearing(CONFIRM, _confirmed(stage) + len(runs)):
-            confirm(stage, runs, resume=resume)
-        resume = False
-    return _confirmed(stage) - before
-
-
-def _confirmed(stage: Stage) -> int:
-    """Confirm runs in the store that the machine did not fail."""
-    trials = stage.store.read_trials()
-    return sum(t.stage == CONFIRM and t.outcome != "failed" for t in trials)
+    if tuner is not None:
+        _fit(tuner, most_runs)
+    if plan():
+        name, runs = f"{CONFIRM}-{done + 1}", Planned(stage.config.name)
+        _fit(_fresh(stage, name, shared, runs, FIFOScheduler(), most_runs), most_runs)
 
 
 def _evaluation_threads(

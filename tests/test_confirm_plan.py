@@ -1,0 +1,115 @@
+"""Which confirm runs are made: blocks of common seeds, rivals cut short, two runs to the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests import rows
+from tune_jobs.config import SweepConfig
+from tune_jobs.planning.confirm_plan import next_runs
+from tune_jobs.records import ConfirmRun, Look, TrialResult
+
+SIZES = (16, 32, 64, 128, 256)
+BUDGET = 8000
+CONFIG = replace(SweepConfig(), batch_sizes=SIZES, seeds=8, budget_examples=BUDGET)
+# Examples to target, and examples a second: 64 is the fastest, at 4 s.
+NEEDS = {16: 1000, 32: 1400, 64: 2000, 128: 4000, 256: 9000}
+SPEED = {16: 100.0, 32: 250.0, 64: 500.0, 128: 800.0, 256: 1000.0}
+
+
+def ran(stage: str, size: int, seed: int, seen: int, **changes: Any) -> TrialResult:
+    needs = NEEDS[size] if NEEDS[size] <= seen else None
+    fields: dict[str, Any] = {
+        "stage": stage, "batch_size": size, "seed": seed, "learning_rate": 0.01 * size,
+        "base_learning_rate": 0.01, "examples_seen": seen, "budget_examples": BUDGET,
+        "examples_to_target": needs, "train_seconds": seen / SPEED[size],
+        "time_to_target_seconds": needs / SPEED[size] if needs else None,
+    }  # fmt: skip
+    return rows.result(trial_id=f"{stage}-{size}-{seed}-{seen}", **fields | changes)
+
+
+SEARCHED = [ran("search", size, 0, min(NEEDS[size], BUDGET)) for size in SIZES]
+
+
+def made(runs: list[ConfirmRun], **changes: Any) -> list[TrialResult]:
+    """The rows that those runs leave."""
+    return [
+        ran("confirm", run.batch_size, run.seed, run.most_examples if run.whole
+            else min(run.most_examples, NEEDS[run.batch_size]), **changes)
+        for run in runs
+    ]  # fmt: skip
+
+
+def test_two_common_seeds_of_every_batch_size_come_first_none_of_them_the_searchs() -> None:
+    runs = next_runs(CONFIG, SEARCHED, [])
+    assert sorted((r.batch_size, r.seed) for r in runs) == [(b, s) for b in SIZES for s in (1, 2)]
+    assert all(r.learning_rate == 0.01 * r.batch_size for r in runs)
+    assert CONFIG.seed not in {r.seed for r in runs}
+
+
+def test_the_leader_and_its_neighbours_go_on_to_the_budget_and_one_run_of_each_is_alone() -> None:
+    runs = next_runs(CONFIG, SEARCHED, [])
+    assert {r.batch_size for r in runs if r.whole} == {32, 64, 128}
+    assert all(r.most_examples == BUDGET for r in runs if r.whole)
+    assert [(r.batch_size, r.seed) for r in runs if r.alone] == [(32, 1), (64, 1), (128, 1)]
+    assert [r.alone for r in runs] == sorted(r.alone for r in runs)  # for themselves, at the end
+
+
+def test_a_rival_ends_once_it_has_taken_twice_as_long_as_the_leader_did_in_the_search() -> None:
+    ends = {r.batch_size: r.most_examples for r in next_runs(CONFIG, SEARCHED, [])}
+    assert (ends[16], ends[256]) == (800, 8000)  # 8 s; its budget is over sooner than 256's 8 s
+
+
+def test_further_seeds_go_to_what_is_open_and_rivals_end_at_one_and_a_half_times_the_leader() -> (
+    None
+):
+    rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    look = Look(10, 2, (64, 256), 64, True, 8)
+    runs = next_runs(CONFIG, rows_now, [look])
+    assert [(r.batch_size, r.seed) for r in runs] == [(64, 3), (256, 3)]
+    assert not any(r.whole or r.alone for r in runs)
+    assert [r.most_examples for r in runs] == [BUDGET, 6000]
+    later = [*rows_now, *made(runs)]
+    assert [(r.batch_size, r.seed) for r in next_runs(CONFIG, later, [replace(look, seeds=3)])] == [
+        (64, 4), (256, 4), (64, 5), (256, 5)
+    ]  # fmt: skip
+
+
+def test_nothing_is_run_once_the_answer_stands_or_is_not_worth_more_seeds() -> None:
+    rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    stands, dear = Look(10, 2, (), 64), Look(10, 2, (64, 256), 64, False, 8)
+    assert next_runs(CONFIG, rows_now, [stands]) == []
+    assert next_runs(CONFIG, rows_now, [dear]) == []
+    assert next_runs(replace(CONFIG, seeds=13), rows_now, [dear]) != []  # asked for since
+    assert next_runs(replace(CONFIG, seeds=2), rows_now, [replace(dear, worth=None)]) == []
+
+
+def test_where_another_batch_size_came_to_lead_its_runs_and_its_neighbours_are_made_whole() -> None:
+    rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    runs = next_runs(CONFIG, rows_now, [Look(10, 2, (), 32)])
+    assert [(r.batch_size, r.seed, r.whole) for r in runs] == [(16, 2, True), (16, 1, True)]
+
+
+def test_only_what_is_missing_is_run_and_what_the_machine_failed_is_run_again() -> None:
+    first = next_runs(CONFIG, SEARCHED, [])
+    lost = [r for r in first if (r.batch_size, r.seed) == (256, 2)]
+    done = made([r for r in first if r not in lost])
+    failed = made(lost, outcome="failed")
+    assert next_runs(CONFIG, [*SEARCHED, *done, *failed], []) == lost
+    gone = made(lost, outcome="diverged")
+    assert next_runs(CONFIG, [*SEARCHED, *done, *gone], []) == []
+
+
+def test_no_more_seeds_are_made_than_were_asked_for() -> None:
+    runs = next_runs(replace(CONFIG, seeds=1), SEARCHED, [])
+    assert {r.seed for r in runs} == {1}
+
+
+def test_for_accuracy_every_run_uses_its_whole_budget() -> None:
+    runs = next_runs(replace(CONFIG, goal="accuracy"), SEARCHED, [])
+    assert all(r.most_examples == BUDGET for r in runs) and {r.whole for r in runs} == {True}
+
+
+def test_without_a_search_there_is_nothing_to_confirm() -> None:
+    assert next_runs(CONFIG, [], []) == []
