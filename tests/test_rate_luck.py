@@ -55,7 +55,7 @@ def test_it_grows_with_the_steepness_about_a_rate_that_is_off_the_best() -> None
 def test_with_many_rates_it_is_small() -> None:
     found = [deviation(searched(tuple(np.geomspace(1e-4, 1e-2, n)))) for n in (3, 5, 9, 17)]
     assert found == sorted(found, reverse=True)
-    assert found[-1] < 0.002
+    assert found[-1] < 0.02
 
 
 def test_two_rates_alone_leave_much_open() -> None:
