@@ -62,6 +62,16 @@ class Valley:
         mean = float(chance @ self.places)
         return mean, math.sqrt(max(0.0, float(chance @ (self.places - mean) ** 2)))
 
+    def best(self) -> tuple[float, float]:
+        """The log of the rate that is expected to be least short of the best, and by how much."""
+        off = self.places[:, None] - self.places  # of a rate, from x*
+        short = sum(
+            np.minimum(rise(off, width), 1.0) @ chance
+            for width, chance in zip(WIDTHS, self.chance, strict=True)
+        )
+        at = int(np.argmin(short))
+        return float(self.places[at]), float(np.asarray(short)[at])
+
     def shortfall(self, rate: float) -> tuple[float, float]:
         """Mean and variance of the log by which a rate, given as its log, is short of the best."""
         short = np.minimum(rise(rate - self.places, WIDTHS[:, None]), 1.0)

@@ -16,6 +16,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.planning.looks import goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import ConfirmRun, Look, TrialResult
+from tune_jobs.training.scaling import scaled_learning_rate
 
 BLOCKS = (2, 3, 5, 8, 13, 20, 32, 50)  # seeds of a batch size that is alive, after each block
 WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
@@ -30,11 +31,15 @@ def seeds_of(config: SweepConfig, count: int) -> tuple[int, ...]:
 
 
 def next_runs(
-    config: SweepConfig, trials: Sequence[TrialResult], looks: Sequence[Look]
+    config: SweepConfig,
+    trials: Sequence[TrialResult],
+    looks: Sequence[Look],
+    bases: Mapping[int, float] | None = None,
 ) -> list[ConfirmRun]:
     """The runs to make before the next look, or after the last one; none when all is done.
 
-    A run counts as made at its batch size's present best learning rate, whatever came of it, unless
+    `bases` are the base learning rates to confirm, where they are not those of each batch size's
+    best trial. A run counts as made at its batch size's learning rate, whatever came of it, unless
     the machine failed it. The order is by seed, then by batch size, so that a noisy minute does not
     fall on one; runs that want a device for themselves come last.
     """
@@ -51,8 +56,7 @@ def next_runs(
     planned = [
         ConfirmRun(
             size,
-            trial.base_learning_rate,
-            trial.learning_rate,
+            *_rate(config, trial, bases),
             seed,
             config.budget_examples if size in whole else ends[size],
             whole=size in whole and seed in seeds_of(config, WHOLE_SEEDS),
@@ -70,6 +74,16 @@ def next_runs(
 def most_runs(config: SweepConfig) -> int:
     """No plan has more runs, those tried again and those made again for longer included."""
     return 3 * len(config.batch_sizes) * (config.seeds + WHOLE_SEEDS)
+
+
+def _rate(
+    config: SweepConfig, trial: TrialResult, bases: Mapping[int, float] | None
+) -> tuple[float, float]:
+    """Base learning rate and learning rate of a batch size's runs."""
+    base = (bases or {}).get(trial.batch_size)
+    if base is None:
+        return trial.base_learning_rate, trial.learning_rate
+    return base, scaled_learning_rate(config.optimizer, base, trial.batch_size)
 
 
 def next_block(config: SweepConfig, look: Look | None) -> int:

@@ -1,0 +1,206 @@
+"""Which batch size to try next, at which learning rate: a pure function of the rows so far.
+
+What all trials say of all batch sizes' valleys (`judging/valley.py`) is one model; a proposal is a
+draw from it (Thompson 1933): of each batch size's best seconds, whose least names the batch size,
+then of where its best rate lies. So trials go to what may still win, at rates that may still be
+best, and end once they have taken twice as long as the fastest. One proposal in five is TPE's own,
+over the base rates of all batch sizes together, told how far each was from its own batch size's
+best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.judging.valley import Tried, Valley, valleys
+from tune_jobs.planning.search_plan import Range, learning_rate_range
+from tune_jobs.planning.tree_parzen import draw
+from tune_jobs.reading.sweep_runs import crossing, curve
+from tune_jobs.records import Measurement, TrialResult
+
+GUARD = 5  # one proposal in so many is TPE's own
+FIRST = 3  # rates tried at the first batch size: the centre and half the span to either side
+LONGEST = 2.0  # times the fastest: a trial ends there in vain
+APART = math.log(1.2)  # a rate nearer to one that was tried says little more
+NOISE, GUESSED = 0.15, 0.35  # deviations of what a trial needed, read off, or guessed from a curve
+UNTRIED = 0.5  # deviation of what a batch size needs from what its neighbour does, a doubling
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to make: it ends in vain at `most_examples`; `why` is for whoever watches."""
+
+    batch_size: int
+    base_learning_rate: float
+    most_examples: int
+    why: str
+
+
+Pending = tuple[int, float]  # batch size and base learning rate of a trial that is under way
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known when a trial is proposed.
+
+    Attributes:
+        trials: those of the search that have ended; `curves` their measurements.
+        pending: those under way.
+        cost: seconds an example by batch size, or 1 where examples are what counts.
+    """
+
+    trials: Sequence[TrialResult]
+    curves: Mapping[str, Sequence[Measurement]]
+    pending: Sequence[Pending]
+    cost: Mapping[int, float]
+
+
+def propose(config: SweepConfig, sizes: Sequence[int], known: Known) -> Proposal | None:
+    """The next trial; None once as many were made as were asked for."""
+    made = len(known.trials) + len(known.pending)
+    if made >= config.trials:
+        return None
+    within = learning_rate_range(config)
+    ends = _ends(config, sizes, known)
+    counts = {s: _count(s, known) for s in sizes}
+    first = sizes[len(sizes) // 2]
+    chance = np.random.default_rng([config.seed, made])
+    if counts[first] < min(FIRST, config.trials - len(sizes) + 1):
+        base = within.first_points(FIRST)[counts[first]]
+        return Proposal(first, base, ends[first], "where the valley lies")
+    found = valleys_of(config, sizes, known)
+    untried = [s for s in sizes if not counts[s]]
+    if untried:
+        size = min(untried, key=lambda s: abs(math.log(s / first)))
+        base = math.exp(found[size].best()[0])
+        return Proposal(size, _inside(base, within), ends[size], "where the model sees its best")
+    if made % GUARD == GUARD - 1:
+        size = min(sizes, key=lambda s: (counts[s], s))
+        base = draw(within, _regrets(known), config.seed + made)
+        return Proposal(size, base, ends[size], "TPE's own")
+    size = _may_win(found, known.cost, chance)
+    base = _may_be_best(found[size], _rates(size, known), chance)
+    return Proposal(size, _inside(base, within), ends[size], "may win")
+
+
+def bases_to_confirm(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, float]:
+    """The base learning rate that each batch size is expected to be least short with."""
+    found = valleys_of(config, sizes, known)
+    within = learning_rate_range(config)
+    tried = [s for s in sizes if any(t.batch_size == s for t in known.trials)]
+    return {s: float(f"{_inside(math.exp(found[s].best()[0]), within):.3g}") for s in tried}
+
+
+def valleys_of(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, Valley]:
+    """The valley of each batch size, over the log of the base rate: about level, by the rule."""
+    within = learning_rate_range(config)
+    span = (math.log(within.low), math.log(within.high))
+    return valleys({s: evidence(s, known) for s in sizes}, span, slope=0.0)
+
+
+def evidence(size: int, known: Known) -> Tried:
+    """A batch size's trials. One that was ended before the target is taken to need as much more
+    than the best as it needed for what it had reached; one that reached nothing needs over what it
+    had seen."""
+    mine = [t for t in known.trials if t.batch_size == size and t.outcome != "failed"]
+    best = min(
+        (t for t in mine if t.examples_to_target is not None),
+        key=lambda t: t.examples_to_target or 0,
+        default=None,
+    )
+    rows = [_read(t, best, known) for t in mine if t.examples_seen > 0]
+    columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.empty(0)] * 4
+    return Tried(columns[0], columns[1], columns[2].astype(bool), columns[3])
+
+
+def _read(
+    trial: TrialResult, best: TrialResult | None, known: Known
+) -> tuple[float, float, bool, float]:
+    rate = math.log(trial.base_learning_rate)
+    if trial.examples_to_target is not None:
+        return rate, math.log(trial.examples_to_target), False, NOISE
+    if trial.outcome != "diverged" and best is not None:
+        mine = curve(trial, known.curves.get(trial.trial_id, ()))
+        theirs = curve(best, known.curves.get(best.trial_id, ()))
+        at = crossing(theirs, mine[-1][1]) if mine and theirs[0][1] < mine[-1][1] else None
+        if at is not None:
+            needed = math.log(best.examples_to_target or 1) + math.log(mine[-1][0] / at)
+            return rate, max(needed, math.log(trial.examples_seen)), False, GUESSED
+    return rate, math.log(trial.examples_seen), True, NOISE
+
+
+def _count(size: int, known: Known) -> int:
+    return sum(t.batch_size == size for t in known.trials) + sum(
+        s == size for s, _ in known.pending
+    )
+
+
+def _rates(size: int, known: Known) -> list[float]:
+    """Logs of the base rates tried or under way."""
+    tried = [t.base_learning_rate for t in known.trials if t.batch_size == size]
+    return [math.log(base) for base in [*tried, *(b for s, b in known.pending if s == size)]]
+
+
+def _ends(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, int]:
+    """Examples at which a trial of each batch size ends in vain."""
+    spent = [
+        t.examples_to_target * known.cost[t.batch_size]
+        for t in known.trials
+        if t.examples_to_target is not None and t.batch_size in known.cost
+    ]
+    if not spent or config.goal not in ("time", "cost", "examples"):
+        return dict.fromkeys(sizes, config.budget_examples)
+    longest = LONGEST * min(spent)
+    return {s: min(config.budget_examples, math.ceil(longest / known.cost[s])) for s in sizes}
+
+
+def _may_win(
+    found: Mapping[int, Valley], cost: Mapping[int, float], chance: np.random.Generator
+) -> int:
+    """A draw of the batch size that takes least, each at its best rate."""
+    known = {s: v.needs() for s, v in found.items()}
+    told = [s for s, (mean, _) in known.items() if math.isfinite(mean)]
+    drawn = {}
+    for size, (mean, deviation) in known.items():
+        if not math.isfinite(mean) and told:
+            near = min(told, key=lambda s: abs(math.log(s / size)))
+            mean, deviation = known[near]
+            deviation = math.hypot(deviation, UNTRIED * math.sqrt(abs(math.log2(near / size))))
+        luck = float(chance.standard_normal())
+        drawn[size] = (mean if told else 0.0) + deviation * luck + math.log(cost[size])
+    return min(drawn, key=lambda s: (drawn[s], s))
+
+
+def _may_be_best(valley: Valley, tried: Sequence[float], chance: np.random.Generator) -> float:
+    """A draw of where the best base rate lies, moved away from what was tried."""
+    weights = valley.chance.sum(axis=0)
+    free = np.all([np.abs(valley.places - t) >= APART for t in tried] or [weights >= 0], axis=0)
+    weights = np.where(free, weights, 0.0)
+    if weights.sum() <= 0:
+        weights = valley.chance.sum(axis=0)
+    return float(np.exp(chance.choice(valley.places, p=weights / weights.sum())))
+
+
+def _regrets(known: Known) -> list[tuple[float, float]]:
+    """Each trial's base rate, and how far it was from the best of its own batch size, as a log."""
+    found = []
+    for size in {t.batch_size for t in known.trials}:
+        tried = evidence(size, known)
+        if len(tried.rate):
+            least = tried.needed.min()
+            found += [
+                (math.exp(r), float(n - least))
+                for r, n in zip(tried.rate, tried.needed, strict=True)
+            ]
+    return found
+
+
+def _inside(base: float, within: Range) -> float:
+    """A proposal may leave the range that was asked for by its half span, and no further."""
+    reach = math.sqrt(within.span)
+    return min(max(base, within.low / reach), within.high * reach)
