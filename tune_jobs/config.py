@@ -20,7 +20,8 @@ from tune_jobs.errors import UserError, unknown_name
 
 REFERENCE_BATCH_SIZE = 256
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-SEARCHES = ("tpe", "random", "grid")
+STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
+SEARCHES = (STRUCTURED, "tpe", "random", "grid")
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
 LIMITS_OF_A_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -51,7 +52,7 @@ class SweepConfig:
     batch_sizes: tuple[int, ...] = option(
         (16, 32, 64, 128, 256, 512), "Search", "comma-separated", flag=True
     )
-    search: str = option("tpe", "Search", ", ".join(SEARCHES), flag=True)
+    search: str = option(STRUCTURED, "Search", ", ".join(SEARCHES), flag=True)
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
     target: float = option(0.93, "Search", "validation accuracy to reach, in (0, 1]", flag=True)
     budget_examples: int = option(

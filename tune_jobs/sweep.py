@@ -23,7 +23,7 @@ from rich.console import Console
 
 from tune_jobs import environment
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import SweepConfig, to_toml
+from tune_jobs.config import STRUCTURED, SweepConfig, to_toml
 from tune_jobs.errors import exit_status
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
@@ -127,8 +127,9 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
         return
     with heard(job, copy, "search", job.config.trials):
         stages.search(stage, resume=job.action.resume)
-    for line in unbracketed(job.config, job.store.read_trials()):
-        job.say(line)
+    if job.config.search != STRUCTURED:
+        for line in unbracketed(job.config, job.store.read_trials()):
+            job.say(line)
 
 
 def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
@@ -147,12 +148,16 @@ def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
 def planned(job: Job) -> list[ConfirmRun]:
     """The confirm runs that are missing now; a block that is complete is looked at first."""
     from tune_jobs.planning.confirm_plan import next_runs
+    from tune_jobs.planning.learning_rates import bases_to_confirm, known_now
     from tune_jobs.planning.looks import is_due
 
     config, store = job.config, job.store
+    known = known_now(config, store.read_trials(), store.read_measurements(), store.read_profiles())
+    modelled = config.search == STRUCTURED
+    bases = bases_to_confirm(config, config.batch_sizes, known) if modelled else {}
     while True:
         trials, looks = store.read_trials(), store.read_looks()
-        runs = next_runs(config, trials, looks)
+        runs = next_runs(config, trials, looks, bases)
         if runs or not is_due(looks, trials):
             return runs
         look(job)

@@ -49,11 +49,11 @@ def variance_of_rates(
 
     Args:
         searched: the search's runs at one target.
-        chosen: the rate that each batch size's runs are judged with; those of unknown rate, and
-            those of which fewer than two rates were tried, are left out.
+        chosen: the rate that each batch size's runs are judged with; those of unknown rate are left
+            out, and all where no batch size had two rates.
     """
-    tried = {s: t for s, t in tried_rates(searched, noise).items() if len(set(t.rate)) > 1}
-    if not tried:
+    tried = tried_rates(searched, noise)
+    if not any(len(set(t.rate)) > 1 for t in tried.values()):
         return {}
     found = valleys(tried)
     short = {

@@ -18,10 +18,11 @@ import numpy as np
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.valley import Tried, Valley, valleys
+from tune_jobs.measure.clock import chosen
 from tune_jobs.planning.search_plan import Range, learning_rate_range
 from tune_jobs.planning.tree_parzen import draw
 from tune_jobs.reading.sweep_runs import crossing, curve
-from tune_jobs.records import Measurement, TrialResult
+from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 
 GUARD = 5  # one proposal in so many is TPE's own
 FIRST = 3  # rates tried at the first batch size: the centre and half the span to either side
@@ -60,6 +61,23 @@ class Known:
     cost: Mapping[int, float]
 
 
+def known_now(
+    config: SweepConfig,
+    trials: Sequence[TrialResult],
+    measurements: Sequence[Measurement],
+    profiles: Sequence[BatchSizeProfile],
+) -> Known:
+    """What the store's rows say, nothing under way."""
+    curves: dict[str, list[Measurement]] = {}
+    for row in sorted(measurements, key=lambda row: row.examples_seen):
+        curves.setdefault(row.trial_id, []).append(row)
+    cost = dict.fromkeys(config.batch_sizes, 1.0)
+    if config.goal in ("time", "cost"):
+        steps = {p.batch_size: p.step_seconds for p in chosen(profiles) if p.step_seconds}
+        cost |= {size: step / size for size, step in steps.items()}
+    return Known([t for t in trials if t.stage == "search"], curves, (), cost)
+
+
 def propose(config: SweepConfig, sizes: Sequence[int], known: Known) -> Proposal | None:
     """The next trial; None once as many were made as were asked for."""
     made = len(known.trials) + len(known.pending)
@@ -84,7 +102,7 @@ def propose(config: SweepConfig, sizes: Sequence[int], known: Known) -> Proposal
         base = draw(within, _regrets(known), config.seed + made)
         return Proposal(size, base, ends[size], "TPE's own")
     size = _may_win(found, known.cost, chance)
-    base = _may_be_best(found[size], _rates(size, known), chance)
+    base = math.exp(_may_be_best(found[size], _rates(size, known), chance))
     return Proposal(size, _inside(base, within), ends[size], "may win")
 
 
@@ -177,13 +195,13 @@ def _may_win(
 
 
 def _may_be_best(valley: Valley, tried: Sequence[float], chance: np.random.Generator) -> float:
-    """A draw of where the best base rate lies, moved away from what was tried."""
+    """A draw of the log of the best base rate, moved away from what was tried."""
     weights = valley.chance.sum(axis=0)
     free = np.all([np.abs(valley.places - t) >= APART for t in tried] or [weights >= 0], axis=0)
     weights = np.where(free, weights, 0.0)
     if weights.sum() <= 0:
         weights = valley.chance.sum(axis=0)
-    return float(np.exp(chance.choice(valley.places, p=weights / weights.sum())))
+    return float(chance.choice(valley.places, p=weights / weights.sum()))
 
 
 def _regrets(known: Known) -> list[tuple[float, float]]:

@@ -10,13 +10,13 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median_low, multimode
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.formatting import target_name
 from tune_jobs.judging.judging import is_at, judge_runs
 from tune_jobs.judging.policy import Policy
+from tune_jobs.planning import search_plan
 from tune_jobs.planning.looks import open_looks
 from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
@@ -194,18 +194,11 @@ def policy_of(config: SweepConfig, goal: str, trials: Sequence[TrialResult] = ()
 def learning_rate_range(
     config: SweepConfig, trials: Sequence[TrialResult]
 ) -> tuple[float, float] | None:
-    """The base learning rates that were searched; None when that cannot be told.
-
-    The centre, where the configuration leaves it to the optimizer, is the rate that every batch
-    size tried; of several such rates the middle one.
-    """
-    centre = config.base_learning_rate
-    if centre is None:
-        rates = [t.base_learning_rate for t in trials if t.stage == "search"]
-        if not rates:
-            return None
-        centre = median_low(multimode(rates))
-    return centre / config.learning_rate_span, centre * config.learning_rate_span
+    """The base learning rates that were searched; None for a table, of which that is not known."""
+    if not any(t.stage == "search" for t in trials):
+        return None
+    within = search_plan.learning_rate_range(config)
+    return within.low, within.high
 
 
 def _require_target(runs: Sequence[TargetRun], target: float) -> None:

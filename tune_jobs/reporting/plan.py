@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tune_jobs.config import SweepConfig, to_toml
+from tune_jobs.config import STRUCTURED, SweepConfig, to_toml
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of, shares
 
 
@@ -18,12 +18,17 @@ def plan_lines(config: SweepConfig) -> list[str]:
     """Where learning rates are searched and races decide, then one line for each batch size."""
     within = learning_rate_range(config)
     rungs = ", ".join(map(str, rungs_of(config)))
+    equal = config.search != STRUCTURED
+    trials = {
+        size: f"{count} trials" if equal else "a trial, and more while it may win"
+        for size, count in shares(config.trials, config.batch_sizes).items()
+    }
     return [
         f"base learning rate {within.low:.2g} to {within.high:.2g} (at batch 256); races decide at "
         f"{rungs} of {config.budget_examples} examples",
         *(
-            f"batch size {size:>6}: {count} trials, each asking Ray for {config.cpus_per_trial} "
-            f"CPU and {config.gpus_per_trial} GPU"
-            for size, count in shares(config.trials, config.batch_sizes).items()
+            f"batch size {size:>6}: {told}, each asking Ray for {config.cpus_per_trial} CPU and "
+            f"{config.gpus_per_trial} GPU"
+            for size, told in trials.items()
         ),
     ]

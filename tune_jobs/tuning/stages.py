@@ -11,7 +11,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -19,21 +20,24 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tune_jobs.config import SweepConfig
+from tune_jobs.config import STRUCTURED, SweepConfig
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
+from tune_jobs.planning.learning_rates import known_now, propose
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.training.device import EVALUATION_BATCH
+from tune_jobs.training.scaling import scaled_learning_rate
 from tune_jobs.tuning.cluster import (
     Cluster,
     check_request,
     cpus_of_the_largest_node,
     main_accelerator,
 )
-from tune_jobs.tuning.confirming import PLANS, Planned, alone, equal_updates
+from tune_jobs.tuning.confirming import alone, equal_updates
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.leaving import Leaving
+from tune_jobs.tuning.planned import PLANS, Asked, Planned
 from tune_jobs.tuning.racing import BatchSizeRaces
 from tune_jobs.tuning.requests import Requests, TrialRequest, trial_requests
 from tune_jobs.tuning.searcher import BRACKETS, RESCUES, BatchSizeShares
@@ -119,14 +123,8 @@ def search(stage: Stage, *, resume: bool) -> None:
     """Search over the batch sizes that fit; the records are in the store when this returns."""
     config = stage.config
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
-    searcher = BatchSizeShares(
-        config.search,
-        sizes,
-        config.trials,
-        learning_rate_range(config),
-        config.optimizer,
-        config.seed,
-    )
+    PLANS[config.name] = partial(searched_next, config, stage.store, stage.profiles, sizes)
+    searcher = searcher_of(config, sizes)
     races = BatchSizeRaces(
         rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
         stage.store, goal=config.goal,
@@ -135,6 +133,43 @@ def search(stage: Stage, *, resume: bool) -> None:
     tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
     tuner = tuner or _fresh(stage, SEARCH, stage.shared(), searcher, races, samples)
     _fit(tuner, samples)
+
+
+def searcher_of(config: SweepConfig, sizes: tuple[int, ...]) -> Searcher:
+    """The model's own, or equal shares for each batch size's own search."""
+    if config.search == STRUCTURED:
+        return Planned(config.name)
+    within = learning_rate_range(config)
+    return BatchSizeShares(
+        config.search, sizes, config.trials, within, config.optimizer, config.seed
+    )
+
+
+def searched_next(
+    config: SweepConfig,
+    store: SweepStore,
+    profiles: Sequence[BatchSizeProfile],
+    sizes: Sequence[int],
+    under_way: Sequence[Asked],
+) -> list[Asked]:
+    """The next trial of the search, given those under way; none once all are made."""
+    known = known_now(config, store.read_trials(), store.read_measurements(), profiles)
+    pending = [(asked["batch_size"], asked["base_learning_rate"]) for asked in under_way]
+    found = propose(config, sizes, replace(known, pending=pending))
+    if found is None:
+        return []
+    size, base = found.batch_size, found.base_learning_rate
+    return [
+        {
+            "batch_size": size,
+            "base_learning_rate": base,
+            "learning_rate": scaled_learning_rate(config.optimizer, base, size),
+            "seed": config.seed,
+            "races": True,
+            "most_examples": found.most_examples,
+            "whole": False,
+        }
+    ]
 
 
 def confirm(
@@ -146,7 +181,7 @@ def confirm(
     With `resume` the runs that an earlier driver left unfinished are taken up, from their
     checkpoints.
     """
-    PLANS[stage.config.name] = plan
+    PLANS[stage.config.name] = lambda _: [{**asdict(run), "races": False} for run in plan()]
     base = stage.shared()
     shared = replace(
         base,

@@ -25,6 +25,8 @@ from tune_jobs.tuning.leaving import on_a_leaving_node
 from tune_jobs.tuning.racing import TIME_ATTR, score
 from tune_jobs.tuning.requests import Requests, TrialRequest
 
+TEST_SAMPLE = 1000  # of the test split, for a run that is not trained to the whole budget
+
 
 @dataclass(frozen=True)
 class SharedByTrials:
@@ -127,7 +129,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             stops_at_target=shared.stops_at_target and not whole,
             most_examples=config.get("most_examples"),
             test_updates=shared.test_updates if whole else (),
-            test_examples=None if whole else shared.validation_examples,
+            test_examples=None if whole else TEST_SAMPLE,
             train_sample=shared.train_sample if whole else 0,
             evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )
