@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.judged import run_of
-from tune_jobs.judging.rate_luck import tried_rates, variance_of_rates
+from tune_jobs.judging.rate_luck import shortfalls, tried_rates
 from tune_jobs.records import TargetRun
 
 BEST, LEAST, LONGEST = 1e-3, 10.0, 30.0
@@ -28,7 +28,8 @@ def searched(
 
 
 def deviation(runs: Sequence[TargetRun], chosen: float = BEST, size: int = 32) -> float:
-    return math.sqrt(variance_of_rates(runs, {size: chosen})[size])
+    mean, variance = shortfalls(runs, {size: chosen})[size]
+    return math.hypot(mean, math.sqrt(variance))
 
 
 def about(factor: float) -> tuple[float, float, float]:
@@ -55,7 +56,7 @@ def test_it_grows_with_the_steepness_about_a_rate_that_is_off_the_best() -> None
 def test_with_many_rates_it_is_small() -> None:
     found = [deviation(searched(tuple(np.geomspace(1e-4, 1e-2, n)))) for n in (3, 5, 9, 17)]
     assert found == sorted(found, reverse=True)
-    assert found[-1] < 0.02
+    assert found[-1] < 0.05
 
 
 def test_two_rates_alone_leave_much_open() -> None:
@@ -79,13 +80,13 @@ def test_it_is_never_none_at_all_and_always_a_number(
 
 
 def test_what_cannot_be_told_is_left_out() -> None:
-    assert variance_of_rates([], {32: BEST}) == {}
-    assert variance_of_rates(searched((1e-3,)), {32: BEST}) == {}
-    assert variance_of_rates(searched((1e-3, 1e-3)), {32: BEST}) == {}
-    assert variance_of_rates(searched((1e-3, 2e-3)), {32: None}) == {}
-    assert variance_of_rates(searched((1e-3, 2e-3)), {64: BEST}) == {}
+    assert shortfalls([], {32: BEST}) == {}
+    assert shortfalls(searched((1e-3,)), {32: BEST}) == {}
+    assert shortfalls(searched((1e-3, 1e-3)), {32: BEST}) == {}
+    assert shortfalls(searched((1e-3, 2e-3)), {32: None}) == {}
+    assert shortfalls(searched((1e-3, 2e-3)), {64: BEST}) == {}
     none_reached = searched((1e-3, 2e-3), short=(1e-3, 2e-3))
-    assert tried_rates(none_reached) == {} and variance_of_rates(none_reached, {32: BEST}) == {}
+    assert tried_rates(none_reached) == {} and shortfalls(none_reached, {32: BEST}) == {}
 
 
 def test_trials_count_by_examples_before_seconds_and_those_of_unknown_end_not_at_all() -> None:

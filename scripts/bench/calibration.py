@@ -162,7 +162,7 @@ def problem(scenario: Scenario, of: Simulated, seeds: int, which: Bools) -> Prob
     layout = Layout(sizes, np.repeat(np.arange(k), seeds), np.tile(np.arange(seeds), k))
     censored = of.censored[which][:, :, :seeds]
     reached = (~censored).sum(axis=2)
-    known = math.log1p(scenario.shortfall) ** 2 / 12 if scenario.told else 0.0
+    over = math.log1p(scenario.shortfall) if scenario.told else 0.0
     return Problem(
         layout=layout,
         value=of.value[which][:, :, :seeds].reshape(number, -1),
@@ -170,7 +170,8 @@ def problem(scenario: Scenario, of: Simulated, seeds: int, which: Bools) -> Prob
         present=np.ones((number, k * seeds), dtype=bool),
         candidates=(2 * reached > seeds) & (reached > 1),
         rivals=np.ones((number, k), dtype=bool),
-        shared=np.full((number, k), known),
+        shared=np.zeros((number, k)),
+        short=np.broadcast_to([over / 2, over**2 / 12], (number, k, 2)),
         step=np.full((number, k), math.log1p(scenario.step)),
     )
 

@@ -11,6 +11,7 @@ from tune_jobs.formatting import learning_rate
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.devices import device_warning, judged_on, predicted_elsewhere
 from tune_jobs.judging.policy import Policy
+from tune_jobs.judging.rate_luck import Shortfall
 from tune_jobs.judging.sentences import named, per_cent, times_of
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import BatchSizeProfile, TargetRun, TrialResult
@@ -31,11 +32,11 @@ def warnings_of(
     search: Sequence[TrialResult],
     closed: ClosedForm | None,
     policy: Policy,
-    of_rates: Mapping[int, float],
+    short: Mapping[int, Shortfall],
 ) -> tuple[str, ...]:
     """All that apply, what weighs most first. `runs` are all at the contest's target; `elsewhere`
-    are profiles of device types other than theirs, `of_rates` the variances that the choice of
-    learning rates leaves."""
+    are profiles of device types other than theirs, `short` what the choice of learning
+    rates leaves."""
     told = [
         device_warning(runs, contest.quantity),
         predicted_elsewhere(judged_on(runs, contest.quantity), elsewhere, contest.quantity),
@@ -44,7 +45,7 @@ def warnings_of(
         _edges(rows, search, policy),
         _coarse(contest),
         _clock(rows),
-        _rates(contest, of_rates),
+        _rates(contest, short),
         _never(contest, runs),
         closed.sentence if closed is not None and closed.agrees is False else None,
         _several_rates(contest.runs),
@@ -156,19 +157,24 @@ def _edges(
     )
 
 
-def _rates(contest: Contest, of_rates: Mapping[int, float]) -> str | None:
+def _rates(contest: Contest, short: Mapping[int, Shortfall]) -> str | None:
     """The choice of the learning rate is a draw of its own: whether it is counted."""
     if not contest.quantity.by_target:
         return None
-    if not of_rates:
+    if not short:
         return (
             "How far each batch size's learning rate is from its best one is not known, and in no "
             "number here."
         )
-    most = math.sqrt(max(of_rates.values()))
+    of = contest.decision
+    alive = contest.sizes([i for i in (of.used, *of.tied, *of.open) if i is not None])
+    over = {s: short[s].mean + math.sqrt(short[s].variance) for s in alive if s in short}
+    if not over:
+        return None
+    most = max(over, key=lambda s: over[s])
     return (
-        f"The choice among the learning rates tried leaves up to {per_cent(math.expm1(most))} "
-        "(one deviation), which is counted."
+        f"At a better learning rate than those tried {most} may take "
+        f"{per_cent(-math.expm1(-over[most]))} less (one deviation), which is counted."
     )
 
 

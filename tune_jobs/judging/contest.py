@@ -13,6 +13,7 @@ from tune_jobs.judging.deciding import Decision, Field, decide, decide_unproven
 from tune_jobs.judging.intervals import Typical, repeated, typical
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.posterior import KEPT, Floats, Ints
+from tune_jobs.judging.rate_luck import Shortfall
 from tune_jobs.judging.regret import Problem, Regret
 from tune_jobs.judging.samples import MEMORY, Limits, Quantity, Sample, sample_of
 from tune_jobs.reading.table_of_runs import reached
@@ -60,7 +61,7 @@ def hold(
     limits: Limits,
     policy: Policy,
     shared: Mapping[int, float],
-    of_rates: Mapping[int, float] | None = None,
+    short: Mapping[int, Shortfall] | None = None,
     equal_by: Sequence[Mapping[int, float]] = (),
     kept: int = KEPT,
 ) -> Contest:
@@ -69,8 +70,8 @@ def hold(
     Args:
         limits: as `samples.sample_of` takes them.
         shared: variance that the runs of a batch size share, such as that of its profiled seconds.
-        of_rates: variance that the choice of its learning rate leaves: of what the batch size could
-            do, and not of its runs at that rate.
+        short: what the choice of its learning rate leaves: of what the batch size could do, and not
+            of its runs at that rate.
         equal_by: for each other goal that is known, its typical quantity by batch size, less being
             better: equals are told apart by memory only within the tolerance of all of them.
         kept: draws of each chain.
@@ -79,8 +80,8 @@ def hold(
     seeds, arrived = _counts(runs, sample)
     field = _field(runs, quantity, sample, seeds, arrived, equal_by)
     clock = np.array([shared.get(size, 0.0) for size in sample.batch_sizes])
-    luck = np.array([(of_rates or {}).get(size, 0.0) for size in sample.batch_sizes])
-    variance = clock + luck
+    rates = np.array([(short or {}).get(size, (0.0, 0.0)) for size in sample.batch_sizes])
+    variance = clock + rates[:, 1]
     alone = int(field.rivals.sum()) < 2
     if alone or not field.candidates.any() or not repeated(sample):
         of = typical(sample, policy.confidence)
@@ -88,7 +89,7 @@ def hold(
         return Contest(
             quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
         )
-    found = regrets.judged(_problem(sample, field, variance), kept=kept)
+    found = regrets.judged(_problem(sample, field, clock, rates), kept=kept)
     chance = np.random.default_rng(2)
     own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
     of = typical(sample, policy.confidence, own[0])
@@ -98,7 +99,7 @@ def hold(
     )
 
 
-def _problem(sample: Sample, field: Field, variance: Floats) -> Problem:
+def _problem(sample: Sample, field: Field, clock: Floats, rates: Floats) -> Problem:
     kept = sample.only(sample.known)
     return Problem(
         layout=kept.layout,
@@ -107,7 +108,8 @@ def _problem(sample: Sample, field: Field, variance: Floats) -> Problem:
         present=np.ones((1, len(kept.value)), dtype=bool),
         candidates=field.candidates[None],
         rivals=field.rivals[None],
-        shared=variance[None],
+        shared=clock[None],
+        short=rates[None],
         step=kept.step[None],
     )
 

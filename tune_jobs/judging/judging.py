@@ -22,7 +22,7 @@ from tune_jobs.judging.outlook import by_target, goal_answer, pareto, part, unkn
 from tune_jobs.judging.per_batch_size import Shown, rows_of, shown_beside
 from tune_jobs.judging.policy import GOALS, Policy
 from tune_jobs.judging.posterior import KEPT, QUICKLY
-from tune_jobs.judging.rate_luck import variance_of_rates
+from tune_jobs.judging.rate_luck import Shortfall, shortfalls
 from tune_jobs.judging.samples import Quantity, known_limits, quantity_of
 from tune_jobs.judging.sentences import advice_of, answer_of, change_of, reason_of, why_not
 from tune_jobs.judging.settling import settling_of
@@ -72,13 +72,13 @@ class Case:
         """Ascending; a table without a target has the one that is not named."""
         return sorted({run.target for run in self.runs}, key=lambda t: (t is not None, t or 0.0))
 
-    def rate_variance(self) -> dict[int, float]:
-        """By batch size, the variance that the choice of its learning rate leaves."""
+    def shortfalls(self) -> dict[int, Shortfall]:
+        """By batch size, what the choice of its learning rate leaves."""
         rates: dict[int, list[float]] = {}
         for run in self.runs:
             if run.learning_rate:
                 rates.setdefault(run.batch_size, []).append(run.learning_rate)
-        return variance_of_rates(self.searched, {size: median(of) for size, of in rates.items()})
+        return shortfalls(self.searched, {size: median(of) for size, of in rates.items()})
 
 
 def judge_runs(
@@ -121,30 +121,30 @@ def is_at(target: float | None, asked: float | None) -> bool:
 
 
 def _judged(case: Case, asked: float | None) -> list[Verdict]:
-    shared = case.rate_variance()
+    short = case.shortfalls()
     wanted = [target for target in case.targets if is_at(target, asked)]
     contests = {
-        target: contest_at(case, target, case.policy, shared, KEPT if target in wanted else QUICKLY)
+        target: contest_at(case, target, case.policy, short, KEPT if target in wanted else QUICKLY)
         for target in case.targets
     }
-    return [_verdict(case, target, contests, shared) for target in wanted]
+    return [_verdict(case, target, contests, short) for target in wanted]
 
 
 def contest_at(
     case: Case,
     target: float | None,
     policy: Policy,
-    of_rates: Mapping[int, float],
+    short: Mapping[int, Shortfall],
     kept: int = KEPT,
 ) -> Contest:
     """The batch sizes compared at one target under a policy's goal; `kept` draws of each chain."""
     quantity = quantity_of(policy, case.runs)
     limits = known_limits(judged_on(case.runs, quantity), quantity)
     runs = judged_on(case.at(target), quantity)
-    of_rates = of_rates if quantity.by_target else {}
+    short = short if quantity.by_target else {}
     clock = variance_of_seconds(case.profiles) if policy.goal in ("time", "cost") else {}
     others = [typical for q in _goals_beside(policy, runs) if (typical := _typical(q, runs))]
-    return hold(runs, quantity, limits, policy, clock, of_rates, others, kept)
+    return hold(runs, quantity, limits, policy, clock, short, others, kept)
 
 
 def _goals_beside(policy: Policy, runs: Sequence[TargetRun]) -> list[Quantity]:
@@ -167,7 +167,7 @@ def _verdict(
     case: Case,
     target: float | None,
     contests: Mapping[float | None, Contest],
-    of_rates: Mapping[int, float],
+    short: Mapping[int, Shortfall],
 ) -> Verdict:
     contest, policy, runs = contests[target], case.policy, case.at(target)
     shown = shown_beside(runs, case.runs, policy)
@@ -206,15 +206,15 @@ def _verdict(
         infeasible_batch_sizes=refused(case.profiles, rows),
         generalization=generalization(runs, policy.confidence),
         sensitivity=by_target(contests),
-        by_goal=_by_goal(case, target, contest, shown, of_rates),
+        by_goal=_by_goal(case, target, contest, shown, short),
         pareto=pareto(rows),
         learning_rate_rule=_rule(case),
-        rate_deviation={str(size): math.sqrt(of) for size, of in of_rates.items()},
+        rate_deviation={str(size): math.sqrt(of.variance) for size, of in short.items()},
         confidence=policy.confidence,
         tolerance=policy.tolerance,
         left_out=case.left_out,
         warnings=warnings_of(
-            contest, rows, runs, case.elsewhere, case.search, closed, policy, of_rates
+            contest, rows, runs, case.elsewhere, case.search, closed, policy, short
         ),
     )
 
@@ -249,9 +249,9 @@ def _by_goal(
     target: float | None,
     own: Contest,
     shown: Shown,
-    of_rates: Mapping[int, float],
+    short: Mapping[int, Shortfall],
 ) -> tuple[GoalAnswer, ...]:
-    return tuple(_under(goal, case, target, own, shown, of_rates) for goal in GOALS)
+    return tuple(_under(goal, case, target, own, shown, short) for goal in GOALS)
 
 
 def _under(
@@ -260,7 +260,7 @@ def _under(
     target: float | None,
     own: Contest,
     shown: Shown,
-    of_rates: Mapping[int, float],
+    short: Mapping[int, Shortfall],
 ) -> GoalAnswer:
     """The answer were another goal asked for."""
     if goal == "cost" and case.policy.price_per_device_hour is None:
@@ -269,9 +269,7 @@ def _under(
     quantity = quantity_of(policy, case.runs)
     if not _known(quantity, case.at(target)):
         return unknown_goal(goal, quantity.name, f"No {quantity.name} is known.")
-    contest = (
-        own if goal == case.policy.goal else contest_at(case, target, policy, of_rates, QUICKLY)
-    )
+    contest = own if goal == case.policy.goal else contest_at(case, target, policy, short, QUICKLY)
     rows = rows_of(contest, shown, case.profiles, policy)
     return goal_answer(goal, contest, reason_of(contest, rows, case.at(target), target, policy))
 

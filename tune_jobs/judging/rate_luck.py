@@ -1,14 +1,15 @@
 """How far a batch size's chosen learning rate may be from its best one, and what that costs.
 
 A search tries few rates, so the best of them is short of the optimum by a part that no further
-seed shows: the largest error of all. `valley.py` tells how far; what a batch size's shortfall
-differs by from the others' is added, as a variance, to every comparison.
+seed shows: the largest error of all. `valley.py` tells how far. Batch sizes are compared as they
+would be at their best rates: what each is short of that is drawn and taken off.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,11 +42,17 @@ def tried_rates(runs: Sequence[TargetRun], noise: float = NOISE) -> dict[int, Tr
     }
 
 
-def variance_of_rates(
+class Shortfall(NamedTuple):
+    """Of the log of what a run takes over what it would take at the best learning rate."""
+
+    mean: float
+    variance: float
+
+
+def shortfalls(
     searched: Sequence[TargetRun], chosen: Mapping[int, float | None], noise: float = NOISE
-) -> dict[int, float]:
-    """By batch size, the variance of the log that the choice of its learning rate leaves: of the
-    shortfall about the mean of all.
+) -> dict[int, Shortfall]:
+    """By batch size, what the choice of its learning rate leaves.
 
     Args:
         searched: the search's runs at one target.
@@ -56,8 +63,8 @@ def variance_of_rates(
     if not any(len(set(t.rate)) > 1 for t in tried.values()):
         return {}
     found = valleys(tried)
-    short = {
-        size: found[size].shortfall(math.log(rate)) for size in tried if (rate := chosen.get(size))
+    return {
+        size: Shortfall(*found[size].shortfall(math.log(rate)))
+        for size in tried
+        if (rate := chosen.get(size))
     }
-    common = sum(mean for mean, _ in short.values()) / max(1, len(short))
-    return {size: variance + (mean - common) ** 2 for size, (mean, variance) in short.items()}

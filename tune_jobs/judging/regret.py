@@ -31,8 +31,9 @@ class Problem:
     Attributes:
         value, censored, present: as `posterior` takes them.
         candidates: may be chosen; `rivals` (candidates among them) are what it may be worse than.
-        shared: variance of a log median that no further run lessens: of profiled seconds, of the
-            choice of a learning rate.
+        shared: variance of a log median that no further run lessens: of profiled seconds.
+        short: (P, K, 2) mean and variance of what a log median is over the one at the best learning
+            rate; draws of it, nothing at least, are taken off.
         step: within what part of itself a crossing is known, the evaluations' grid.
     """
 
@@ -44,6 +45,7 @@ class Problem:
     rivals: Bools
     shared: Floats
     step: Floats
+    short: Floats
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def judged(problem: Problem, seed: int = 0, kept: int = KEPT) -> Regret:
     """Choose, and draw the regret of the choice; `kept` draws of each chain."""
     chance = np.random.default_rng(seed + 1)
     first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed, kept)
-    drawn = with_shared(first, problem.shared, problem.step, chance)
+    drawn = at_best_rates(problem, first, chance)
     best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
     expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
     chosen = np.argmin(expected, axis=1)
@@ -82,8 +84,16 @@ def judged(problem: Problem, seed: int = 0, kept: int = KEPT) -> Regret:
         return Regret(chosen, drawn, drawn, first, problem.rivals)
     second = posterior(problem.layout, value, censored, problem.present, seed, kept)
     chance = np.random.default_rng(seed + 1)
-    again = with_shared(second, problem.shared, problem.step, chance)
+    again = at_best_rates(problem, second, chance)
     return Regret(chosen, drawn, again, first, problem.rivals)
+
+
+def at_best_rates(problem: Problem, draws: Draws, chance: np.random.Generator) -> Floats:
+    """The draws (P, T, K) of log medians, each batch size at its best learning rate."""
+    drawn = with_shared(draws, problem.shared, problem.step, chance)
+    mean, variance = problem.short[:, None, :, 0], problem.short[:, None, :, 1]
+    over = mean + np.sqrt(variance) * chance.standard_normal(drawn.shape)
+    return np.asarray(drawn - np.maximum(over, 0.0))
 
 
 def with_shared(draws: Draws, shared: Floats, step: Floats, chance: np.random.Generator) -> Floats:
