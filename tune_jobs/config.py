@@ -58,7 +58,12 @@ class SweepConfig:
     budget_examples: int = option(
         9_216, "Search", "examples that a trial may see at the most", flag=True
     )
-    seeds: int = option(3, "Search", "seeds of each batch size's best run", flag=True)
+    seeds: int = option(
+        8,
+        "Search",
+        "seeds of a batch size's runs at the most; they go where they decide",
+        flag=True,
+    )
     seed: int = option(0, "Search", "seed of the search and of its trials")
     base_learning_rate: float | None = option(
         None, "Search", "centre of the range at batch 256; default by optimizer"
@@ -115,7 +120,7 @@ class SweepConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
-    "full": {"trials": 60, "target": 0.985, "budget_examples": 299_520, "seeds": 5,
+    "full": {"trials": 60, "target": 0.985, "budget_examples": 299_520, "seeds": 13,
              "validation_examples": 5000},
 }  # fmt: skip
 
