@@ -289,6 +289,7 @@ class Verdict:
         rate_deviation: by batch size as text, the deviation (log) that the choice of its learning
             rate leaves; empty where no search tells.
         left_out: how many runs are no part of this, and why.
+        examples_unit: what `examples_to_target` counts: `examples`, or `epochs` of a table.
         warnings: everything a careful reader should know before trusting the numbers.
     """
 
@@ -327,4 +328,5 @@ class Verdict:
     tolerance: float
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
+    examples_unit: str = "examples"
     schema_version: int = SCHEMA_VERSION

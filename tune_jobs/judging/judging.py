@@ -24,7 +24,14 @@ from tune_jobs.judging.policy import GOALS, Policy
 from tune_jobs.judging.posterior import KEPT, QUICKLY
 from tune_jobs.judging.rate_luck import Shortfall, shortfalls
 from tune_jobs.judging.samples import Quantity, known_limits, quantity_of
-from tune_jobs.judging.sentences import advice_of, answer_of, change_of, reason_of, why_not
+from tune_jobs.judging.sentences import (
+    EXAMPLES,
+    advice_of,
+    answer_of,
+    change_of,
+    reason_of,
+    why_not,
+)
 from tune_jobs.judging.settling import settling_of
 from tune_jobs.judging.speed import (
     examples_per_second,
@@ -177,7 +184,8 @@ def _verdict(
     limit = binding_limit(contest, rows, rates, case.profiles, critical, policy)
     closed = _closed_form(case, contest, rates, critical)
     use, settling = _use(contest, rows), settling_of(contest, policy)
-    decision = contest.decision
+    decision, unit = contest.decision, case.runs[0].examples_unit
+    warnings = warnings_of(contest, rows, runs, case.elsewhere, case.search, closed, policy, short)
     return Verdict(
         workload=case.workload,
         goal=policy.goal,
@@ -197,7 +205,7 @@ def _verdict(
         reason=reason_of(contest, rows, runs, target, policy),
         advice=advice_of(contest, settling, policy),
         binding_limit=limit.name,
-        limit_reason=limit.reason,
+        limit_reason=limit.reason and limit.reason.replace(EXAMPLES, unit),
         critical_batch_size=critical,
         critical_batch_size_reason=no_critical,
         closed_form=closed,
@@ -213,9 +221,8 @@ def _verdict(
         confidence=policy.confidence,
         tolerance=policy.tolerance,
         left_out=case.left_out,
-        warnings=warnings_of(
-            contest, rows, runs, case.elsewhere, case.search, closed, policy, short
-        ),
+        examples_unit=unit,
+        warnings=tuple(told.replace(EXAMPLES, unit) for told in warnings),
     )
 
 

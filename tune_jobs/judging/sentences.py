@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from tune_jobs.formatting import count, learning_rate, quantity, seconds, target_name
@@ -43,6 +43,7 @@ class Words:
     as_good: str
 
 
+EXAMPLES = "examples"  # which in a table may be epochs
 WORDS = {
     "time": Words("reaches {target} in", seconds, "takes {ratio} as long", "the fastest",
                   "as fast"),
@@ -59,7 +60,13 @@ WORDS = {
 def words_of(contest: Contest, policy: Policy) -> Words:
     """The goal's words; the metric's own name where it is judged."""
     if policy.goal != "accuracy":
-        return WORDS[policy.goal]
+        unit = contest.runs[0].examples_unit if contest.runs else EXAMPLES
+        told = WORDS[policy.goal]
+        return replace(
+            told,
+            compares=told.compares.replace(EXAMPLES, unit),
+            best=told.best.replace(EXAMPLES, unit),
+        )
     scale, metric = contest.quantity.scale, contest.runs[0].metric if contest.runs else "accuracy"
     name = f"validation {metric}" if metric == "accuracy" else metric
     compares, best = {

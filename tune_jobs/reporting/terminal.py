@@ -156,6 +156,7 @@ def _columns(verdict: Verdict) -> list[_Column]:
     title, show = QUANTITIES.get(verdict.quantity, (verdict.quantity.replace("_", "\n"), quantity))
 
     def column(title: str, cell: Callable[[BatchSizeVerdict], str], dispensable: int) -> _Column:
+        title = title.replace("examples\nto", f"{verdict.examples_unit}\nto")
         return _Column(title, tuple(cell(row) for row in rows), dispensable)
 
     first = [
