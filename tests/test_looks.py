@@ -80,10 +80,13 @@ def test_what_a_verdict_leaves_open_stays_alive() -> None:
     config = replace(SweepConfig(), seeds=3)
     left = verdict_of(runs_of({64: 10.0, 128: 11.0, 256: 40.0}, seeds=3, noise=0.15))
     assert left.use is not None and left.settling is not None
-    worth = left.settling.worth_it if left.settling.seeds else False
+    worth = left.settling.worth_it
     assert look_of(left, config, trials(9), 3) == Look(
         9, 3, (64, 128), left.use.batch_size, worth, 3
     )
+    hopeless = replace(left, settling=replace(left.settling, seeds=None, worth_it=None))
+    assert look_of(hopeless, config, trials(9), 3).worth is None  # the bound is worth some seeds
+    assert look_of(hopeless, config, trials(9), 5).worth is False
 
 
 def test_single_runs_leave_all_alive() -> None:

@@ -12,6 +12,8 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.records import Look, TrialResult
 from tune_jobs.verdicts import Verdict
 
+ENOUGH = 5  # seeds of what is open, also where none would settle it: they make the bound tighter
+
 
 def confirm_runs(trials: Sequence[TrialResult]) -> int:
     """How many runs a look is at; one that was made again, for longer, counts once."""
@@ -58,5 +60,6 @@ def look_of(
     used = verdict.use.batch_size if verdict.use else None
     if settling is None:
         return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
-    worth = False if settling.seeds is None else settling.worth_it
+    hopeless = settling.seeds is None and seeds >= ENOUGH  # no number of seeds would settle it
+    worth = False if hopeless else settling.worth_it
     return Look(confirm_runs(trials), seeds, settling.batch_sizes, used, worth, config.seeds)
