@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.rows import measurement, result
@@ -245,3 +246,11 @@ def test_a_reader_never_sees_half_a_table_while_it_is_rewritten(tmp_path: Path) 
         assert rows in ([], many)
         seen += bool(rows)
     assert process.returncode == 0 and seen > 0
+
+
+def test_a_table_from_before_a_column_was_added_is_read_with_its_default(tmp_path: Path) -> None:
+    store = SweepStore(tmp_path)
+    store.write_trials([result(trial_id="a", alone=True)])
+    older = pq.read_table(store.trials).drop_columns(["alone"])
+    pq.write_table(older, store.trials)
+    assert store.read_trials() == [result(trial_id="a", alone=None)]

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
@@ -276,10 +276,13 @@ def decoded(kind: type[Row], content: bytes | None, path: Path) -> list[Row]:
         table = pq.read_table(pa.BufferReader(content))
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} is not a readable Parquet file: {error}") from error
-    missing = [f.name for f in fields(kind) if f.name not in table.column_names]  # type: ignore[arg-type]
+    known = fields(kind)  # type: ignore[arg-type]
+    absent = [f for f in known if f.name not in table.column_names]
+    # A column with a default is younger than the oldest tables.
+    missing = [f.name for f in absent if f.default is MISSING]
     if missing:
         raise StoreError(f"{path} lacks the column {missing[0]}: it is not a table of this project")
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    names = [f.name for f in known if f not in absent]
     return [kind(**{n: row[n] for n in names}) for row in table.to_pylist()]
 
 
