@@ -66,7 +66,7 @@ def test_flags_override_the_file_which_overrides_the_preset(tmp_path: Path) -> N
     file = tmp_path / "sweep.toml"
     file.write_text('preset = "full"\ntrials = 40\ntarget = 0.9\n')
     config = resolve(file, {"target": 0.8})
-    assert (config.preset, config.seeds, config.trials, config.target) == ("full", 5, 40, 0.8)
+    assert (config.preset, config.seeds, config.trials, config.target) == ("full", 13, 40, 0.8)
 
 
 def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tune_jobs.tuning import energy as asking
 from tune_jobs.tuning.cluster import Cluster
 from tune_jobs.tuning.keeper import to_result
 from tune_jobs.tuning.measuring import DeviceType
-from tune_jobs.tuning.requests import TrialRequest
+from tune_jobs.tuning.requests import Requests, TrialRequest
 from tune_jobs.tuning.trial import BatchSizeTrial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,7 +187,9 @@ def test_only_a_trial_with_a_whole_gpu_counts_energy(
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "here")
     trial = object.__new__(BatchSizeTrial)
     request, threads = TrialRequest(1.0, gpus, None), torch.get_num_threads()
-    shared: Any = SimpleNamespace(requests={32: request}, threads={32: threads}, began_at=None)
+    shared: Any = SimpleNamespace(
+        requests=Requests({32: request}, {}), threads={32: threads}, began_at=None
+    )
     trial.setup({"batch_size": 32}, shared)
     assert (trial.joules is not None) == counts
 

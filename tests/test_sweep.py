@@ -133,7 +133,8 @@ def check_trials(rows: list[TrialResult]) -> None:
     assert made == [(1, 64), (1, 256), (2, 64), (2, 256)]  # both are next to the one to use
     assert {r.seed for r in confirmed if r.alone} == {1}
     for row in confirmed:
-        assert row.learning_rate in {r.learning_rate for r in searched}
+        tried = [r.learning_rate for r in searched if r.batch_size == row.batch_size]
+        assert min(tried) / 4 <= row.learning_rate <= 4 * max(tried)  # the model's best of them
         assert row.outcome == "finished" and row.examples_seen == 1536
         assert row.test_accuracy is not None and row.train_accuracy is not None
 
