@@ -138,23 +138,31 @@ def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
     from tune_jobs.planning.looks import confirm_runs
     from tune_jobs.tuning import stages
 
-    made, first = confirm_runs(job.store.read_trials()), planned(job)
+    plan = partial(planned, job, bases_to_confirm(job))
+    made, first = confirm_runs(job.store.read_trials()), plan()
     if first or job.action.resume:
         with heard(job, copy, "confirm", made + len(first)):
-            most = most_runs(job.config)
-            stages.confirm(stage, partial(planned, job), most, resume=job.action.resume)
+            stages.confirm(stage, plan, most_runs(job.config), resume=job.action.resume)
 
 
-def planned(job: Job) -> list[ConfirmRun]:
+def bases_to_confirm(job: Job) -> dict[int, float]:
+    """The model's base learning rates by batch size; none where a search's best trial counts."""
+    from tune_jobs.planning import learning_rates
+
+    config, store = job.config, job.store
+    if config.search != STRUCTURED:
+        return {}
+    rows = store.read_trials(), store.read_measurements(), store.read_profiles()
+    known = learning_rates.known_now(config, *rows)
+    return learning_rates.bases_to_confirm(config, config.batch_sizes, known)
+
+
+def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
     """The confirm runs that are missing now; a block that is complete is looked at first."""
     from tune_jobs.planning.confirm_plan import next_runs
-    from tune_jobs.planning.learning_rates import bases_to_confirm, known_now
     from tune_jobs.planning.looks import is_due
 
     config, store = job.config, job.store
-    known = known_now(config, store.read_trials(), store.read_measurements(), store.read_profiles())
-    modelled = config.search == STRUCTURED
-    bases = bases_to_confirm(config, config.batch_sizes, known) if modelled else {}
     while True:
         trials, looks = store.read_trials(), store.read_looks()
         runs = next_runs(config, trials, looks, bases)

@@ -35,12 +35,13 @@ from tune_jobs.judging import regret as regrets
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.posterior import Bools, Floats, Layout
 from tune_jobs.judging.regret import Problem
+from tune_jobs.judging.settling import BLOCKS
 
 FIRST_SECONDS, LEAST_UPDATES = 0.01, 400.0
 KEPT = ("python", "cpus", "commit", "versions")
 POLICY = Policy()
 KNOWING_DRAWS = 4000
-BLOCKS = (2, 3, 5, 8, 13, 20)  # seeds at which a sweep looks
+LOOKS = (2, *BLOCKS[:5])  # seeds at which a sweep looks
 TOGETHER = 50  # simulations that are judged at once
 
 
@@ -262,7 +263,7 @@ def binomial(successes: int, n: int) -> list[float | None]:
 
 def scenarios() -> list[Scenario]:
     """What the record is made of."""
-    looks = BLOCKS
+    looks = LOOKS
     return [
         *(Scenario((s,), d) for s in (2, 3, 5, 8) for d in (0.03, 0.1, 0.2)),
         *(Scenario((3,), batch_sizes=k) for k in (2, 3, 4, 8, 10)),

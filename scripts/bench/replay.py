@@ -104,6 +104,7 @@ class World:
     b: float
     chance: np.random.Generator
     spent: float = 0.0
+    bound: float | None = None
     asked: list[tuple[Cell, float]] = field(default_factory=list)
     trials: list[TrialResult] = field(default_factory=list)
     curves: dict[str, list[Measurement]] = field(default_factory=dict)
@@ -217,7 +218,7 @@ def ours(world: World) -> Chosen:
         looks = with_look(looks, look_now(world, looks))
     use = looks[-1].used if looks else None
     size = use if use is not None else sizes[0]
-    return Chosen((size, world.snapped(bases[size])), world.bound)  # type: ignore[attr-defined]
+    return Chosen((size, world.snapped(bases[size])), world.bound)
 
 
 def look_now(world: World, looks: Sequence[Look]) -> Look:
@@ -228,7 +229,7 @@ def look_now(world: World, looks: Sequence[Look]) -> Look:
     (verdict,) = judge_runs(
         runs, policy, searched=searched_runs(config, world.trials), target=config.target
     )
-    world.bound = verdict.use.regret_bound if verdict.use else None  # type: ignore[attr-defined]
+    world.bound = verdict.use.regret_bound if verdict.use else None
     return look_of(verdict, config, world.trials, next_block(config, last_look(looks)))
 
 
@@ -360,7 +361,6 @@ def replayed(
     spent, first, regrets, held, good = [], [], [], [], []
     for repeat in range(repeats):
         world = World(table, target, a, b, np.random.default_rng([repeat, len(table.sizes)]))
-        world.bound = None  # type: ignore[attr-defined]
         chosen = STRATEGIES[name](world)
         cell = chosen.cell
         regret = truth.regret(cell)

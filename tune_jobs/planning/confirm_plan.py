@@ -13,16 +13,15 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from tune_jobs.config import SweepConfig
+from tune_jobs.judging.settling import BLOCKS, LONGEST
 from tune_jobs.planning.looks import goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
 
-BLOCKS = (2, 3, 5, 8, 13, 20, 32, 50)  # seeds of a batch size that is alive, after each block
+FIRST_BLOCK = 2  # seeds of every batch size; then those that are alive go on in BLOCKS
 WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
-# A rival ends at so many times what the leader takes: by its median run, or by one run of the
-# search alone.
-LONGEST, LONGEST_UNSEEN = 1.5, 2.0
+LONGEST_UNSEEN = 2.0  # as LONGEST, of a leader of which one run of the search is known
 
 
 def seeds_of(config: SweepConfig, count: int) -> tuple[int, ...]:
@@ -89,7 +88,7 @@ def _rate(
 def next_block(config: SweepConfig, look: Look | None) -> int:
     """Seeds of each batch size that is alive, once the next block is made."""
     before = 0 if look is None else look.seeds
-    return min(config.seeds, next((n for n in BLOCKS if n > before), config.seeds))
+    return min(config.seeds, next((n for n in (FIRST_BLOCK, *BLOCKS) if n > before), config.seeds))
 
 
 def best_rates(config: SweepConfig, trials: Sequence[TrialResult]) -> dict[int, TrialResult]:

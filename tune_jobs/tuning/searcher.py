@@ -62,19 +62,7 @@ class _Share:
         return self.open_side() == 0
 
 
-class SavedSearcher(Searcher):  # type: ignore[misc]
-    """A searcher that Tune can restore as it was: all that it holds is pickled."""
-
-    def save(self, checkpoint_path: str) -> None:
-        with open(checkpoint_path, "wb") as file:
-            cloudpickle.dump(self.__dict__, file)
-
-    def restore(self, checkpoint_path: str) -> None:
-        with open(checkpoint_path, "rb") as file:
-            self.__dict__.update(cloudpickle.load(file))
-
-
-class BatchSizeShares(SavedSearcher):
+class BatchSizeShares(Searcher):  # type: ignore[misc]
     """Proposes trials in turn over the batch sizes, each from a search of its own.
 
     When all trials of a batch size were stopped or diverged, its best learning rate (a tenth of the
@@ -145,6 +133,14 @@ class BatchSizeShares(SavedSearcher):
         share.scores.append((score, base))
         share.finished += bool(result and result.get("outcome") == "finished")
         share.search.observe(trial_id, score)
+
+    def save(self, checkpoint_path: str) -> None:
+        with open(checkpoint_path, "wb") as file:
+            cloudpickle.dump(self.__dict__, file)
+
+    def restore(self, checkpoint_path: str) -> None:
+        with open(checkpoint_path, "rb") as file:
+            self.__dict__.update(cloudpickle.load(file))
 
 
 def _further(share: _Share, step: float, side: int) -> float:
