@@ -26,6 +26,7 @@ from tune_jobs.measure import cost_model
 from tune_jobs.measure.fresh import FreshProcesses
 from tune_jobs.measure.probe import ProbeRequest, Subject, measure_update
 from tune_jobs.measure.profiling import DeviceProfiler, ProfilePlan, to_profiles
+from tune_jobs.workload_source import WorkloadSource
 
 MODELS = ("simple_cnn", "scripts.gpu_check:resnet18")
 BATCH_SIZES = tuple(2**k for k in range(5, 16))
@@ -99,11 +100,12 @@ def main() -> int:
         print("error: no CUDA device is visible here; run this where one is", file=sys.stderr)
         return 2
     data = prepare("mnist", ROOT / ".data").resolve()
-    subject = Subject("", "mnist", str(data), "adam", 3e-3, 2500, 0, 2, 1.0, asked.memory_limit_mib)
+    source = WorkloadSource("", "mnist", str(data))
+    subject = Subject(source, "adam", 3e-3, 2500, 0, 2, 1.0, asked.memory_limit_mib)
     found: dict[str, Any] = {"memory_limit_mib": asked.memory_limit_mib}
     with FreshProcesses() as fresh:
         for model in MODELS:
-            own = replace(subject, model=model)
+            own = replace(subject, source=replace(source, model=model))
             memory = check_memory(fresh, own, asked.profile_seconds)
             found[model] = memory | {"packed_examples_per_second": check_packing(fresh, own)}
             shown = {k: v for k, v in found[model].items() if k != "profiles"}

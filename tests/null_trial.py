@@ -51,7 +51,7 @@ class NullTrial(tune.Trainable):
         accuracy = 0.5 + 0.4 * self.steps_made / STEPS
         result = {
             "examples_seen": seen, "updates": seen // self.asked["batch_size"],
-            "train_loss": 0.1, "val_loss": 0.1, "val_accuracy": accuracy, "test_accuracy": accuracy,
+            "train_loss": 0.1, "val_loss": 0.1, "val_metric": accuracy, "test_metric": accuracy,
             "examples_to_target": None, "train_seconds": 1.0, "wall_time_seconds": 1.0,
             "rung": rungs.index(seen) if seen in rungs else None, "score": accuracy,
             "outcome": "finished" if done else "stopped", "done": done,

@@ -151,7 +151,7 @@ def test_the_flags_are_the_frozen_ones() -> None:
         --accelerator --batch-sizes --budget-examples --config --cpus-per-trial --data --data-dir
         --dry-run --goal --gpus-per-trial --memory-limit-mib --micro-batch --model --name --only
         --optimizer --preset --price-per-device-hour --resume --runs-dir --search --seeds --target
-        --tracking-required --tracking-uri --trainings-to-come --trials
+        --tracking-required --tracking-uri --trainings-to-come --trials --workload
     """
     assert flag_names() == frozen.split()
 

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.registry import build
 from tests import rows
 from tune_jobs.config import SweepConfig
-from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset
+from tune_jobs.data.examples import splits_of
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import UserError
 from tune_jobs.judging.judging import judge_runs
@@ -34,6 +33,7 @@ from tune_jobs.tuning.keeper import to_result
 from tune_jobs.tuning.measuring import DeviceType
 from tune_jobs.tuning.requests import Requests, TrialRequest
 from tune_jobs.tuning.trial import BatchSizeTrial
+from tune_jobs.workload_source import WorkloadSource
 
 ROOT = Path(__file__).resolve().parents[1]
 AN_UPDATE, AN_EVALUATION = 3.0, 1000.0  # joules of the made-up device
@@ -70,13 +70,10 @@ def digits(data_dir: Path) -> Dataset:
 
 
 def make(digits: Dataset, on: Device | None) -> TrainingRun:
-    train, validation = split_indices(len(digits.train.labels), 300, 0)
-    shape = digits.train.images.shape[1:]
     settings = RunSettings(32, 32, 3e-3, "adam", 0, budget_examples=1600, target=0.8)
-    run = TrainingRun(
-        settings, lambda: build("mlp", shape, digits.classes), digits, train, validation,
-        torch.device("cpu"), on.joules if on else None,
-    )  # fmt: skip
+    workload, cpu = WorkloadSource("mlp", "digits", None).of_images(digits), torch.device("cpu")
+    splits = splits_of(workload, 300, 0, cpu)
+    run = TrainingRun(settings, workload, splits, cpu, on.joules if on else None)
     return on.watch(run) if on else run
 
 
@@ -97,7 +94,7 @@ def test_a_run_that_ends_for_want_of_memory_tells_what_it_used_until_then(digits
     run = make(digits, Device())
     run.advance()
     made = run.progress.updates
-    run.batch = lambda *_: (_ for _ in ()).throw(MemoryError())  # type: ignore[assignment]
+    run._prepared = lambda *_: (_ for _ in ()).throw(MemoryError())  # type: ignore[assignment]
     with pytest.raises(MemoryError):
         run.advance()
     assert run.ended_report().energy_joules == pytest.approx((made + 1) * AN_UPDATE)
@@ -183,12 +180,17 @@ def test_only_a_trial_with_a_whole_gpu_counts_energy(
     monkeypatch.setattr(device, "pick", lambda gpus: GPU)
     for part in ("_limit_memory", "_begin"):
         monkeypatch.setattr(BatchSizeTrial, part, lambda self, given: None)
-    monkeypatch.setattr("tune_jobs.tuning.trial.open_shared_data", lambda shared: None)
+    monkeypatch.setattr("tune_jobs.tuning.trial.open_workload", lambda shared: None)
+    monkeypatch.setattr("tune_jobs.tuning.trial.splits_of", lambda *asked: None)
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "here")
     trial = object.__new__(BatchSizeTrial)
     request, threads = TrialRequest(1.0, gpus, None), torch.get_num_threads()
     shared: Any = SimpleNamespace(
-        requests=Requests({32: request}, {}), threads={32: threads}, began_at=None
+        requests=Requests({32: request}, {}),
+        threads={32: threads},
+        began_at=None,
+        validation_examples=0,
+        split_seed=0,
     )
     trial.setup({"batch_size": 32}, shared)
     assert (trial.joules is not None) == counts

@@ -14,10 +14,11 @@ CORE = {f"tune_jobs.{name}" for name in ("errors", "records", "verdicts", "confi
 # From the ground to the top: a room imports from floors below its own, never from above.
 FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
-    ("config", "remote_folder"),
+    ("config", "remote_folder", "workload"),
     ("data", "store", "command_line"),
-    ("training", "preparing"),
-    ("measure", "tracking"),
+    ("workload_source",),
+    ("training",),
+    ("measure", "tracking", "preparing"),
     ("reading",),
     ("judging",),
     ("planning",),
@@ -36,6 +37,8 @@ NEVER = {
     "tune_jobs/store.py": FRAMEWORKS,
     "tune_jobs/preparing.py": FRAMEWORKS,
     "tune_jobs/data": {"ray", "mlflow", "tune_jobs.training"},
+    "tune_jobs/workload.py": {"ray", "mlflow", "tune_jobs.training"},
+    "tune_jobs/workload_source.py": {"ray", "mlflow", "tune_jobs.training"},
     "models": {"ray", "mlflow", "tune_jobs.training"},
     "tune_jobs/training": {"ray", "mlflow", "tune_jobs.tuning", "tune_jobs.tracking"},
     "tune_jobs/measure": {"ray", "mlflow", "tune_jobs.tuning", "tune_jobs.tracking"},

@@ -27,9 +27,9 @@ def ended_again(store: SweepStore) -> list[Any]:
     keeper.setup()
     report: dict[str, Any] = {
         "examples_seen": 320, "updates": 10, "outcome": "finished", "done": True, "rung": 0,
-        "train_loss": 0.1, "val_loss": 0.1, "val_accuracy": 0.5, "test_accuracy": 0.5,
+        "train_loss": 0.1, "val_loss": 0.1, "val_metric": 0.5, "test_metric": 0.5,
         "examples_to_target": None, "train_seconds": 99.0, "wall_time_seconds": 99.0,
-        "train_accuracy": None,
+        "train_metric": None,
     }  # fmt: skip
     asked = {"batch_size": 32, "base_learning_rate": 1e-3, "learning_rate": 1e-3, "seed": 0}
     trial: Any = SimpleNamespace(trial_id="t", config=asked, last_result=report)

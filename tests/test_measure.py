@@ -33,6 +33,7 @@ from tune_jobs.measure.probe import ProbeReading, ProbeRequest, Subject, measure
 from tune_jobs.measure.profiling import DeviceProfiler, ProfilePlan, balanced, to_profiles
 from tune_jobs.training.out_of_memory import is_out_of_memory, requested_mib
 from tune_jobs.tuning.requests import gpu_fraction, host_memory_mib, trial_requests
+from tune_jobs.workload_source import WorkloadSource
 
 
 def give_back(value: Any) -> Any:
@@ -77,7 +78,7 @@ def digits(data_dir: Path) -> Subject:
     from tune_jobs.data.sources import prepare
 
     path = prepare("digits", data_dir)
-    return Subject("mlp", "digits", str(path), "adam", 3e-3, 300, 0, 1, 0.0, None)
+    return Subject(WorkloadSource("mlp", "digits", str(path)), "adam", 3e-3, 300, 0, 1, 0.0, None)
 
 
 def test_a_value_comes_back_from_every_copy(fresh: FreshProcesses) -> None:
@@ -161,7 +162,14 @@ def test_under_a_limit_the_largest_feasible_batch_is_named_and_trains(
     fresh: FreshProcesses, mnist_dir: Path
 ) -> None:  # 1, 2, 3
     subject = Subject(
-        "simple_cnn", "mnist", str(mnist_dir / "mnist.arrow"), "adam", 3e-3, 2500, 0, 1, 0.0, 900.0
+        WorkloadSource("simple_cnn", "mnist", str(mnist_dir / "mnist.arrow")),
+        "adam",
+        3e-3,
+        2500,
+        0,
+        1,
+        0.0,
+        900.0,
     )
     found = profiled(fresh, subject, plan(64, 1024, micro_batch="whole"))
     refused = next(r for r in found if r.batch_size == 1024)
@@ -179,7 +187,14 @@ def test_a_batch_that_does_not_fit_whole_is_accumulated(
     fresh: FreshProcesses, mnist_dir: Path
 ) -> None:
     subject = Subject(
-        "simple_cnn", "mnist", str(mnist_dir / "mnist.arrow"), "adam", 3e-3, 2500, 0, 1, 0.0, 900.0
+        WorkloadSource("simple_cnn", "mnist", str(mnist_dir / "mnist.arrow")),
+        "adam",
+        3e-3,
+        2500,
+        0,
+        1,
+        0.0,
+        900.0,
     )
     found = profiled(fresh, subject, plan(64, 1024))
     chosen = next(r for r in found if r.batch_size == 1024 and r.chosen)

@@ -34,7 +34,7 @@ def to_end(run: TrainingRun) -> list[Report]:
 
 
 def numbers(report: Report) -> tuple[Any, ...]:
-    return (report.examples_seen, report.train_loss, report.val_accuracy, report.test_accuracy)
+    return (report.examples_seen, report.train_loss, report.val_metric, report.test_metric)
 
 
 def test_a_run_sees_its_budget_and_reaches_an_easy_target(digits: Dataset) -> None:
@@ -48,7 +48,7 @@ def test_a_run_sees_its_budget_and_reaches_an_easy_target(digits: Dataset) -> No
 
 def test_test_accuracy_stands_at_every_rung_and_at_the_end_only(digits: Dataset) -> None:
     reports = to_end(make(digits))
-    with_test = [r for r in reports if r.test_accuracy is not None]
+    with_test = [r for r in reports if r.test_metric is not None]
     assert [r.rung for r in with_test] == [0, None]
     assert with_test[0].examples_seen == 1088  # the fewest whole updates that see 1067
     assert with_test[-1].done
@@ -88,7 +88,7 @@ def test_accumulated_gradients_equal_the_gradient_of_the_whole_batch(
     whole, parts = make(digits), make(digits, micro_batch_size=micro)
     for run in (whole, parts):
         run.model.eval()  # dropout aside
-        run.update(run.stream.take(0, 32))
+        run.update(run.next_batch())
     for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         assert a.grad is not None and b.grad is not None
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
@@ -97,7 +97,7 @@ def test_accumulated_gradients_equal_the_gradient_of_the_whole_batch(
 def test_a_run_that_diverges_ends_and_says_so(digits: Dataset) -> None:
     last = to_end(make(digits, optimizer="sgd", learning_rate=1e30))[-1]
     assert last.diverged and last.done
-    assert last.val_accuracy is None and last.examples_to_target is None
+    assert last.val_metric is None and last.examples_to_target is None
 
 
 def test_the_crossing_is_found_among_the_kept_weights(digits: Dataset) -> None:
@@ -185,16 +185,16 @@ def test_once_the_target_is_reached_only_landmarks_are_evaluated(digits: Dataset
     assert len(easy) < len(never)
     assert easy[-1].examples_seen == never[-1].examples_seen
     assert [r.rung for r in easy if r.rung is not None] == [0]
-    assert easy[-1].val_accuracy == never[-1].val_accuracy
+    assert easy[-1].val_metric == never[-1].val_metric
 
 
 def test_an_evaluation_ends_once_the_target_is_known_to_be_missed(digits: Dataset) -> None:
     run = make(digits)
-    whole = run.evaluate(run.data.train, run.val_indices)
-    assert whole.examples == 300 and whole.accuracy < 0.5  # not trained yet
-    early = run.evaluate(run.data.train, run.val_indices, target=0.9)
-    assert early.examples == 50 and early.accuracy < 0.9  # 31 wrong are too many
-    reached = run.evaluate(run.data.train, run.val_indices, target=whole.accuracy)
+    whole = run.evaluate(run.validation)
+    assert whole.examples == 300 and whole.metric < 0.5  # not trained yet
+    early = run.evaluate(run.validation, target=0.9)
+    assert early.examples == 50 and early.metric < 0.9  # 31 wrong are too many
+    reached = run.evaluate(run.validation, target=whole.metric)
     assert reached == whole
 
 
@@ -205,12 +205,12 @@ def test_ending_evaluations_early_changes_no_crossing_and_no_weight(
     whole_evaluation = TrainingRun.evaluate
 
     def evaluate(run: TrainingRun, *asked: Any, target: float | None = None) -> Any:
-        return whole_evaluation(run, *asked[:3])
+        return whole_evaluation(run, *asked[:1])
 
     monkeypatch.setattr(TrainingRun, "evaluate", evaluate)
     whole = to_end(make(digits))
     assert early[-1].examples_to_target == whole[-1].examples_to_target is not None
-    assert early[-1].val_accuracy == whole[-1].val_accuracy
+    assert early[-1].val_metric == whole[-1].val_metric
     assert {r.val_examples for r in whole} == {300}
     assert min(r.val_examples or 0 for r in early) < 300
     at_rungs = [r for r in early if r.rung is not None]

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from models.registry import build
-from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset
+from tune_jobs.data.examples import splits_of
 from tune_jobs.training.loop import RunSettings, TrainingRun
+from tune_jobs.workload_source import WorkloadSource
 
 CPU = torch.device("cpu")
 
@@ -21,13 +21,6 @@ def make(digits: Dataset, **changes: Any) -> TrainingRun:
         "seed": 0, "budget_examples": 3200, "target": 0.8,
         "rungs": (1067,),
     }  # fmt: skip
-    train, validation = split_indices(len(digits.train.labels), 300, 0)
-    shape = digits.train.images.shape[1:]
-    return TrainingRun(
-        RunSettings(**{**settings, **changes}),
-        lambda: build("mlp", shape, digits.classes),
-        digits,
-        train,
-        validation,
-        CPU,
-    )
+    workload = WorkloadSource("mlp", digits.name, None).of_images(digits)
+    splits = splits_of(workload, 300, 0, CPU)
+    return TrainingRun(RunSettings(**{**settings, **changes}), workload, splits, CPU)

@@ -40,6 +40,12 @@ class SweepConfig:
     preset: str = option("quick", "Sweep", "quick (minutes on 2 cores) or full", flag=True)
     goal: str = option("time", "Sweep", "what is to be best: " + ", ".join(GOALS), flag=True)
 
+    workload: str | None = option(
+        None,
+        "What to train",
+        "your own model, data and loss: FILE.py:function or package.module:function",
+        flag=True,
+    )
     model: str = option(
         "simple_cnn", "What to train", "built-in name or package.module:function", flag=True
     )
@@ -48,13 +54,21 @@ class SweepConfig:
     optimizer: str = option("adam", "What to train", ", ".join(OPTIMIZERS), flag=True)
     validation_examples: int = option(2000, "What to train", "carved from the training split")
     split_seed: int = option(0, "What to train", "seed of the validation split")
+    workload_arguments: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"group": "What to train", "help": "of the workload's function", "flag": False},
+    )
+    metric: str = option("accuracy", "What to train", "the workload's own; not to be chosen")
+    mode: str = option("max", "What to train", "max or min, the metric's own; not to be chosen")
 
     batch_sizes: tuple[int, ...] = option(
         (16, 32, 64, 128, 256, 512), "Search", "comma-separated", flag=True
     )
     search: str = option(STRUCTURED, "Search", ", ".join(SEARCHES), flag=True)
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
-    target: float = option(0.93, "Search", "validation accuracy to reach, in (0, 1]", flag=True)
+    target: float = option(
+        0.93, "Search", "validation metric to reach; default by workload", flag=True
+    )
     budget_examples: int = option(
         9_216, "Search", "examples that a trial may see at the most", flag=True
     )
@@ -117,23 +131,47 @@ class SweepConfig:
     tracking_required: bool = option(False, "Output", "refuse to start without tracking", flag=True)
     experiment: str = option("batch-size", "Output", "MLflow experiment")
 
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {},
-    "full": {"trials": 60, "target": 0.985, "budget_examples": 299_520, "seeds": 13,
-             "validation_examples": 5000},
-}  # fmt: skip
+    @property
+    def workload_name(self) -> str:
+        """What is trained, in words."""
+        return self.model if self.workload else f"{self.model} on {self.data}"
 
 
-def resolve(file: Path | None, flags: Mapping[str, Any]) -> SweepConfig:
-    """Defaults, then the preset, then the TOML file, then the flags: the later one wins."""
-    from_file = read_toml(file) if file else {}
-    preset = flags.get("preset", from_file.get("preset", "quick"))
+PRESETS: dict[str, dict[str, Any]] = {"quick": {}, "full": {"trials": 60, "seeds": 13}}
+# What suits a data source: (target, budget in examples, validation examples), by preset.
+OF_DATA: dict[tuple[str, str], tuple[float, int, int]] = {
+    ("mnist", "quick"): (0.93, 9_216, 2000),
+    ("mnist", "full"): (0.985, 299_520, 5000),
+    ("fashion_mnist", "quick"): (0.78, 9_216, 2000),
+    ("fashion_mnist", "full"): (0.9, 299_520, 5000),
+    ("digits", "quick"): (0.93, 9_216, 287),
+    ("digits", "full"): (0.97, 46_080, 287),
+}
+
+
+def resolve(
+    file: Path | None, flags: Mapping[str, Any], known: Mapping[str, Any] | None = None
+) -> SweepConfig:
+    """Defaults, then the preset, what is `known` of the workload, the TOML file, the flags: the
+    later one wins."""
+    given = settings_of(file, flags)
+    preset = given.get("preset", "quick")
     if preset not in PRESETS:
         raise unknown_name("preset", str(preset), PRESETS)
-    config = replace(SweepConfig(), **{**PRESETS[preset], **from_file, **flags})
+    suits = _suiting(str(given.get("data", SweepConfig.data)), preset)
+    config = replace(SweepConfig(), **{**PRESETS[preset], **suits, **(known or {}), **given})
     validate(config)
     return config
+
+
+def settings_of(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, and nothing else: the TOML file's settings, then the flags."""
+    return {**(read_toml(file) if file else {}), **flags}
+
+
+def _suiting(data: str, preset: str) -> dict[str, Any]:
+    found = OF_DATA.get((data, preset), OF_DATA["mnist", preset])
+    return dict(zip(("target", "budget_examples", "validation_examples"), found, strict=True))
 
 
 def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
@@ -197,11 +235,14 @@ def validate(config: SweepConfig) -> None:
             "beginning with a letter or digit; choose another"
         )
     _validate_batch_sizes(config)
-    if not 0 < config.target <= 1:
+    if config.metric == "accuracy" and not 0 < config.target <= 1:
         raise UserError(
             f"--target {config.target}: the target is a validation accuracy in (0, 1]; "
             "give a fraction such as 0.97"
         )
+    _known("mode", config.mode, ("max", "min"))
+    if config.workload_arguments and not config.workload:
+        raise UserError("[workload_arguments] are of --workload's function; name it as well")
     if config.trials < len(config.batch_sizes):
         raise UserError(
             f"--trials {config.trials} is fewer than the {len(config.batch_sizes)} batch sizes: "
@@ -213,7 +254,10 @@ def validate(config: SweepConfig) -> None:
             f"({max(config.batch_sizes)}): not one update could be made; raise it"
         )
     _positive("seeds", config.seeds)
-    _positive("validation_examples", config.validation_examples)
+    if config.validation_examples < 0 or not (config.validation_examples or config.workload):
+        raise UserError(
+            f"validation_examples {config.validation_examples}: must be greater than 0; raise it"
+        )
     if not config.learning_rate_span > 1:
         raise UserError(f"learning_rate_span {config.learning_rate_span}: must be over 1")
     if config.reduction_factor < 2:
@@ -253,6 +297,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str | None": (str, type(None)),
     "float | None": (float, int, type(None)),
     "tuple[int, ...]": (tuple,),
+    "dict[str, Any]": (dict,),
 }
 
 

@@ -12,6 +12,14 @@ STAGES = ("measure", "search", "confirm")
 OUTCOMES = ("finished", "stopped", "diverged", "out_of_memory", "failed")
 
 
+def _as_metric(row: Measurement | TrialResult) -> None:
+    """Rows of accuracy alone, as earlier tables are, hold it as the metric as well."""
+    for split in ("val", "test", "train"):
+        known = getattr(row, f"{split}_accuracy")
+        if known is not None and getattr(row, f"{split}_metric") is None:
+            object.__setattr__(row, f"{split}_metric", known)
+
+
 @dataclass(frozen=True)
 class BatchSizeProfile:
     """What one update costs at one batch size, run alone on a device. One row each, also for a
@@ -108,8 +116,10 @@ class Measurement:
 
     `rung` is the index of the race's rung whose budget this report stands at, or None.
     `train_seconds` are without contention (see TrialResult); `wall_time_seconds` are the clock's.
-    `test_accuracy` and `train_accuracy` (on a sample of the training split as large as the
-    validation split, without dropout) are present at some reports only, and decide nothing.
+    `val_metric`, `test_metric` and `train_metric` are the workload's own metric; where that is
+    accuracy, `val_accuracy`, `test_accuracy` and `train_accuracy` are the same. Those of test and
+    training (on a sample of the training split as large as the validation split, without dropout)
+    are present at some reports only, and decide nothing.
     `val_examples` are those that validation rests on: it ends once the target is known to be
     missed.
     """
@@ -129,6 +139,12 @@ class Measurement:
     wall_time_seconds: float
     rung: int | None
     val_examples: int | None = None
+    val_metric: float | None = None
+    test_metric: float | None = None
+    train_metric: float | None = None
+
+    def __post_init__(self) -> None:
+        _as_metric(self)
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,7 @@ class TrialResult:
     Attributes:
         learning_rate: the rate the optimizer used; `base_learning_rate` is that rate carried to
             the reference batch of 256 by the optimizer's scaling rule.
-        examples_to_target: examples seen when validation accuracy first reached `target`, or None
+        examples_to_target: examples seen when the validation metric first reached `target`, or None
             if it never did (the run is censored at `examples_seen`).
         train_seconds: training time without contention: updates times the profiled step seconds of
             this batch size on this device type; evaluation left out. Without a profile of the
@@ -151,7 +167,9 @@ class TrialResult:
         energy_joules: energy of the device during the updates, where there is a counter.
         peak_memory_mib: the trial's own peak; on CPU the process's peak resident set since the
             trial began, on CUDA the allocator's peak.
-        val_accuracy, test_accuracy, train_accuracy: the last ones measured, at `examples_seen`.
+        metric, mode: the workload's own metric, and whether larger is better: `max` or `min`.
+        val_metric, test_metric, train_metric: the last ones measured, at `examples_seen`.
+        val_accuracy, test_accuracy, train_accuracy: the same where the metric is accuracy.
     """
 
     trial_id: str
@@ -192,6 +210,14 @@ class TrialResult:
     test_accuracy: float | None
     train_accuracy: float | None
     alone: bool | None = None
+    metric: str = "accuracy"
+    mode: str = "max"
+    val_metric: float | None = None
+    test_metric: float | None = None
+    train_metric: float | None = None
+
+    def __post_init__(self) -> None:
+        _as_metric(self)
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,12 @@ def run(invocation: Invocation) -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """What the stages of one sweep work with; `uri` is MLflow's store, None without one."""
+    """What the stages of one sweep work with; `uri` is MLflow's store, None without one;
+    `data_path` the data set's file, None for a user's workload."""
 
     config: SweepConfig
     store: SweepStore
-    data_path: Path
+    data_path: Path | None
     uri: str | None
     console: Console
     action: Action

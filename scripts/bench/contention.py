@@ -30,6 +30,7 @@ from tune_jobs.measure.fresh import FreshProcesses
 from tune_jobs.measure.probe import Subject, training_run
 from tune_jobs.measure.profiling import DeviceProfiler, ProfilePlan, to_profiles
 from tune_jobs.training import device as devices
+from tune_jobs.workload_source import WorkloadSource
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 PROFILE_SECONDS = 120.0
@@ -72,7 +73,7 @@ def run_trial(subject: Subject) -> tuple[float, float]:
         run.update(run.next_batch())
         run.progress.updates += 1
     updates = time.perf_counter() - before
-    run.evaluate(run.data.train, run.val_indices)
+    run.evaluate(run.validation)
     return time.perf_counter() - began, updates
 
 
@@ -104,7 +105,8 @@ def observe(subject: Subject) -> dict[str, object]:
 def main() -> None:
     out, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
     data = prepare("mnist", ROOT / ".data").resolve()
-    subject = Subject("simple_cnn", "mnist", str(data), "adam", 3e-3, 2500, 0, 1, 0.0, None)
+    source = WorkloadSource("simple_cnn", "mnist", str(data))
+    subject = Subject(source, "adam", 3e-3, 2500, 0, 1, 0.0, None)
     seen: dict[str, list[dict[str, object]]] = {"alone": [], "beside": []}
     for k in range(rounds):
         for condition in ("alone", "beside") if k % 2 == 0 else ("beside", "alone"):

@@ -35,6 +35,7 @@ from tune_jobs.measure.fresh import FreshProcesses
 from tune_jobs.measure.probe import Subject, training_run
 from tune_jobs.training import allocator
 from tune_jobs.training import device as devices
+from tune_jobs.workload_source import WorkloadSource
 
 BATCH_SIZES = (4, 16, 64, 256, 512)
 SECONDS = 3.0  # of timed updates in each process
@@ -42,6 +43,11 @@ FEWEST, WARM = 5, 3
 LEARNING_RATE = 1e-3
 Update = Callable[[], object]
 Ask = tuple[Subject, str, int]
+
+
+def images_of(subject: Subject) -> Dataset:
+    assert subject.source.data_path is not None
+    return open_dataset(Path(subject.source.data_path))
 
 
 def ours(subject: Subject, size: int) -> Update:
@@ -59,7 +65,7 @@ def ours(subject: Subject, size: int) -> Update:
 def bare(subject: Subject, size: int) -> Update:
     """Nothing but the update, everything prepared."""
     allocator.keep_pages()
-    data = open_dataset(Path(subject.data_path))
+    data = images_of(subject)
     images = torch.from_numpy(np.array(data.train.images)).float()
     images = images.div_(255).sub_(data.mean).div_(data.std).to(memory_format=torch.channels_last)
     labels = torch.from_numpy(np.array(data.train.labels))
@@ -81,7 +87,7 @@ def usual(subject: Subject, size: int) -> Update:
     from PIL import Image
     from torchvision import transforms
 
-    data = open_dataset(Path(subject.data_path))
+    data = images_of(subject)
     prepared = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((data.mean,), (data.std,))]
     )
@@ -171,7 +177,14 @@ def main() -> int:
     out, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
     path = prepare("mnist", ROOT / ".data")
     subject = Subject(
-        "simple_cnn", "mnist", str(path), "adam", LEARNING_RATE, 2000, 0, 1, 0.0, None
+        WorkloadSource("simple_cnn", "mnist", str(path)),
+        "adam",
+        LEARNING_RATE,
+        2000,
+        0,
+        1,
+        0.0,
+        None,
     )
     rows = measured(subject, rounds)
     facts = environment.describe(ROOT)

@@ -22,16 +22,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from models.registry import build
 from tune_jobs import environment
-from tune_jobs.data.batches import split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset
+from tune_jobs.data.examples import splits_of
 from tune_jobs.data.sources import prepare
 from tune_jobs.measure.noise_along_training import noise_along_training
 from tune_jobs.measure.noise_scale import Sampling
 from tune_jobs.records import NoiseScale
 from tune_jobs.training.loop import RunSettings, TrainingRun
 from tune_jobs.training.scaling import scaled_learning_rate, scaling_of
+from tune_jobs.workload_source import WorkloadSource
 
 POINTS = (640, 1280, 2560, 5120, 10_240, 20_480)
 BATCH_SIZE, VALIDATION = 64, 2500
@@ -42,14 +42,15 @@ PUBLISHED = {"early": 50, "averaged": 900, "source": "McCandlish et al. 2018, ta
 
 def make_run(data: Dataset, optimizer: str, seed: int) -> TrainingRun:
     """A run at the middle of the search range of its optimizer."""
-    train, validation = split_indices(len(data.train.labels), VALIDATION, 0)
     rate = scaled_learning_rate(optimizer, scaling_of(optimizer).base_learning_rate, BATCH_SIZE)
     settings = RunSettings(
         BATCH_SIZE, BATCH_SIZE, rate, optimizer, seed, budget_examples=POINTS[-1], target=math.inf
     )
-    shape = data.train.images.shape[1:]
-    made = lambda: build("simple_cnn", shape, data.classes)  # noqa: E731
-    return TrainingRun(settings, made, data, train, validation, torch.device("cpu"))
+    workload, cpu = (
+        WorkloadSource("simple_cnn", data.name, None).of_images(data),
+        torch.device("cpu"),
+    )
+    return TrainingRun(settings, workload, splits_of(workload, VALIDATION, 0, cpu), cpu)
 
 
 def observe(data: Dataset, optimizer: str, seed: int) -> dict[str, object]:
@@ -59,7 +60,7 @@ def observe(data: Dataset, optimizer: str, seed: int) -> dict[str, object]:
         run, run.stream.indices, POINTS, sampling=SAMPLING, seed=seed, cap_seconds=math.inf
     )
     seconds = time.perf_counter() - began
-    accuracy = run.evaluate(run.data.train, run.val_indices)[1]
+    accuracy = run.evaluate(run.validation).metric
     print(optimizer, seed, f"{seconds:.0f} s, validation accuracy {accuracy:.4f}", flush=True)
     for row in rows:
         print(f"  {row.kind:24} {row.examples_seen:6} {shown(row)}", flush=True)

@@ -135,7 +135,7 @@ class MadeUpTrials:
         rung, done = self.rung(seen), seen == BUDGET
         found = {
             "examples_seen": seen, "updates": seen // 16, "train_loss": 0.1, "val_loss": 0.1,
-            "val_accuracy": 0.9, "test_accuracy": None, "examples_to_target": None,
+            "val_metric": 0.9, "test_metric": None, "examples_to_target": None,
             "train_seconds": 1.0, "wall_time_seconds": 1.0, "rung": rung, "score": 0.9,
             "outcome": "finished" if done else "stopped", "done": done,
         }  # fmt: skip

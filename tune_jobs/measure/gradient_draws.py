@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from tune_jobs.data.batches import Indices
 from tune_jobs.measure.noise_scale import Point, Sampling, unbiased
@@ -114,12 +113,10 @@ def gradient_of(run: TrainingRun) -> MeanGradient:
 
     Nothing is accumulated into the parameters' `.grad`.
     """
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    parameters = run.trained()
 
     def mean_gradient(indices: Indices) -> Gradient:
-        images, labels = run.batch(run.data.train, indices)
-        loss = F.cross_entropy(run.model(images), labels)
-        return torch.autograd.grad(loss, parameters, allow_unused=True)
+        return torch.autograd.grad(run.loss_of(indices), parameters, allow_unused=True)
 
     return mean_gradient
 

@@ -14,19 +14,17 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from models.registry import build
-from tune_jobs.data.batches import split_indices
-from tune_jobs.data.dataset import open_dataset
+from tune_jobs.data.examples import Split, splits_of
 from tune_jobs.measure.noise_along_training import default_points, noise_along_training
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import allocator
 from tune_jobs.training import device as devices
 from tune_jobs.training.loop import RunSettings, TrainingRun
 from tune_jobs.training.scaling import scaled_learning_rate
+from tune_jobs.workload_source import WorkloadSource
 
 WARM_UPDATES = 2
 OPTIMIZER_STEPS = 5
@@ -38,9 +36,7 @@ ENOUGH_SPREAD = 0.03
 class Subject:
     """What is measured: everything that stays the same over batch sizes."""
 
-    model: str
-    data: str
-    data_path: str
+    source: WorkloadSource
     optimizer: str
     base_learning_rate: float
     validation_examples: int
@@ -99,15 +95,15 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
     seconds = _timed(lambda: _update(run), device, request)
     steps = _timed(lambda: run.optimizer.step(), device, _few(request))
     training_peak = devices.peak_memory_mib(device)
-    sample = run.val_indices[:EVALUATION_SAMPLE]
-    run.evaluate(run.data.train, sample)
+    sample = Split(run.validation.examples, run.validation.indices[:EVALUATION_SAMPLE])
+    run.evaluate(sample)
     began = time.perf_counter()
-    run.evaluate(run.data.train, sample)
+    run.evaluate(sample)
     devices.synchronize(device)
     return ProbeReading(
         update_seconds=tuple(seconds),
         optimizer_seconds=statistics.median(steps),
-        evaluation_examples_per_second=len(sample) / (time.perf_counter() - began),
+        evaluation_examples_per_second=len(sample.indices) / (time.perf_counter() - began),
         base_memory_mib=base,
         training_memory_mib=training_peak,
         peak_memory_mib=devices.peak_memory_mib(device),
@@ -145,10 +141,8 @@ def training_run(
     subject: Subject, batch_size: int, micro_batch_size: int, device: torch.device
 ) -> TrainingRun:
     """The run that a trial of this batch size would make."""
-    data = open_dataset(Path(subject.data_path))
-    train, validation = split_indices(
-        len(data.train.labels), subject.validation_examples, subject.split_seed
-    )
+    workload = subject.source.open()
+    splits = splits_of(workload, subject.validation_examples, subject.split_seed, device)
     settings = RunSettings(
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
@@ -157,14 +151,10 @@ def training_run(
         ),
         optimizer=subject.optimizer,
         seed=0,
-        budget_examples=len(train),
-        target=math.inf,
+        budget_examples=len(splits.train.indices),
+        target=math.inf if workload.metric.mode == "max" else -math.inf,
     )
-    shape = data.train.images.shape[1:]
-    model = subject.model
-    return TrainingRun(
-        settings, lambda: build(model, shape, data.classes), data, train, validation, device
-    )
+    return TrainingRun(settings, workload, splits, device)
 
 
 def _base_memory_mib(subject: Subject, device: torch.device) -> float:

@@ -110,7 +110,7 @@ class DeviceProfiler:
                 continue
             outcome = self._probe(variant)
             if outcome.ended == "raised" and not outcome.out_of_memory and not self.seen.readings:
-                raise _models_own_error(self.subject.model, size, outcome)
+                raise _models_own_error(self.subject.source.model, size, outcome)
             if outcome.out_of_memory:
                 refused = variant[1]
         for size in sizes:
@@ -321,8 +321,8 @@ def _blank(
     known = {
         "chosen": False,
         "outcome": "failed",
-        "model": subject.model,
-        "data": subject.data,
+        "model": subject.source.model,
+        "data": subject.source.data,
         "optimizer": subject.optimizer,
         "node": node,
         "device": device,

@@ -21,6 +21,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import Measurement, TargetRun, TrialResult
 from tune_jobs.training.schedule import resolution
+from tune_jobs.workload import reaches
 
 Curve = tuple[tuple[float, float], ...]
 EQUAL_UPDATES = 1.1  # updates count as equal within this factor
@@ -38,17 +39,17 @@ def runs_of_sweep(
     their batch size and are left out; those that diverged, ran out of memory or were stopped never
     reached what they had not reached by then.
     """
-    workload = f"{config.model} on {config.data}"
+    workload = config.workload_name
     chosen = runs_to_judge(trials)
     by_trial = _by_trial(measurements)
     curves = {t.trial_id: curve(t, by_trial.get(t.trial_id, ())) for t in chosen}
-    targets = other_targets(chosen, curves, config.target)
+    targets = other_targets(chosen, curves, config.target, config.mode)
     if also is not None and not math.isclose(also, config.target):
         targets = sorted({*targets, also})
     updates = updates_of_largest(chosen)
     rows = []
     for trial in chosen:
-        equal = accuracy_at_updates(by_trial.get(trial.trial_id, ()), updates)
+        equal = test_at_updates(by_trial.get(trial.trial_id, ()), updates)
         own = _own_target(trial, workload, equal)
         rows.append(own)
         rows += [_at_target(own, target, curves[trial.trial_id], trial) for target in targets]
@@ -70,7 +71,7 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
 
 def searched_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[TargetRun]:
     """The search's trials at the sweep's target, from which learning rates were chosen."""
-    workload = f"{config.model} on {config.data}"
+    workload = config.workload_name
     usable = (t for t in trials if t.stage == "search" and t.outcome != "failed")
     return [_own_target(trial, workload, None) for trial in usable]
 
@@ -83,51 +84,57 @@ def _by_trial(measurements: Iterable[Measurement]) -> dict[str, list[Measurement
 
 
 def curve(trial: TrialResult, measurements: Iterable[Measurement]) -> Curve:
-    """The trial's (examples seen, validation accuracy), its own crossing of its target included."""
-    points = {m.examples_seen: m.val_accuracy for m in measurements if m.val_accuracy is not None}
+    """The trial's (examples seen, validation metric), its own crossing of its target included."""
+    points = {m.examples_seen: m.val_metric for m in measurements if m.val_metric is not None}
     if trial.examples_to_target is not None:
         points.setdefault(trial.examples_to_target, trial.target)
     return tuple(sorted(points.items()))
 
 
-def crossing(points: Curve, target: float) -> float | None:
+def crossing(points: Curve, target: float, mode: str = "max") -> float | None:
     """Examples at which the curve first reaches `target`, or None if it never does.
 
-    A curve that begins above the target reached it by its first evaluation: that is returned.
+    A curve that begins beyond the target reached it by its first evaluation: that is returned.
     """
-    if points and points[0][1] >= target:
+    if points and reaches(points[0][1], target, mode):
         return float(points[0][0])
     for (before, low), (after, high) in pairwise(points):
-        if high >= target:
+        if reaches(high, target, mode):
             part = (target - low) / (high - low)
             return float(before * (after / before) ** part)
     return None
 
 
 def other_targets(
-    trials: Sequence[TrialResult], curves: Mapping[str, Curve], own: float
+    trials: Sequence[TrialResult], curves: Mapping[str, Curve], own: float, mode: str = "max"
 ) -> list[float]:
-    """Up to six targets that the curves cover, evenly spaced in the logarithm of the error.
+    """Up to six targets that the curves cover, evenly spaced in the logarithm of the error: what an
+    accuracy lacks of 1, or a metric itself of which smaller is better.
 
     They begin where no run had arrived at its first evaluation, so that every crossing lies between
-    two, and end at the highest that the median run of some batch size reached. Rounded to two
-    digits of the error; none within a tenth of the own target's error.
+    two, and end at the best that the median run of some batch size reached. Rounded to two digits
+    of the error; none within a tenth of the own target's error.
     """
+
+    def turned(value: float) -> float:
+        """From the metric to its error, and back."""
+        return 1 - value if mode == "max" else value
+
     usable = [t for t in trials if curves[t.trial_id]]
     if not usable:
         return []
-    first = max(curves[t.trial_id][0][1] for t in usable)
+    first = min(turned(curves[t.trial_id][0][1]) for t in usable)
     best: dict[int, list[float]] = {}
     for t in usable:
-        best.setdefault(t.batch_size, []).append(max(a for _, a in curves[t.trial_id]))
-    last = max(median(of) for of in best.values())
-    if not 0 <= first < last <= 1:
+        best.setdefault(t.batch_size, []).append(min(turned(v) for _, v in curves[t.trial_id]))
+    last = min(median(of) for of in best.values())
+    if not 0 <= last < first or (mode == "max" and first > 1):
         return []
-    least = max(1 - last, (1 - first) / 100)
-    errors = [(1 - first) * (least / (1 - first)) ** (k / 5) for k in range(6)]
-    rounded = {round(1 - float(f"{error:.2g}"), 6) for error in errors}
-    near = 0.1 * (1 - own)
-    return sorted(t for t in rounded if first <= t <= last and abs(t - own) > near)
+    least = max(last, first / 100)
+    errors = [float(f"{first * (least / first) ** (k / 5):.2g}") for k in range(6)]
+    near = 0.1 * turned(own)
+    apart = {e for e in errors if last <= e <= first and abs(e - turned(own)) > near}
+    return sorted(round(turned(e), 6) if mode == "max" else e for e in apart)
 
 
 def updates_of_largest(trials: Sequence[TrialResult]) -> int | None:
@@ -138,14 +145,14 @@ def updates_of_largest(trials: Sequence[TrialResult]) -> int | None:
     return max(1, math.ceil(largest.budget_examples / largest.batch_size))
 
 
-def accuracy_at_updates(measurements: Sequence[Measurement], updates: int | None) -> float | None:
-    """Test accuracy at the measurement nearest to so many updates; None if none is near."""
-    tested = [m for m in measurements if m.test_accuracy is not None]
+def test_at_updates(measurements: Sequence[Measurement], updates: int | None) -> float | None:
+    """The test metric at the measurement nearest to so many updates; None if none is near."""
+    tested = [m for m in measurements if m.test_metric is not None]
     if updates is None or not tested:
         return None
     nearest = min(tested, key=lambda m: abs(m.updates - updates))
     equal = updates / EQUAL_UPDATES <= nearest.updates <= updates * EQUAL_UPDATES
-    return nearest.test_accuracy if equal else None
+    return nearest.test_metric if equal else None
 
 
 def as_if_whole(trial: TrialResult) -> TrialResult:
@@ -191,9 +198,12 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         val_accuracy=trial.val_accuracy if whole else None,
         train_accuracy=trial.train_accuracy if whole else None,
         test_accuracy=trial.test_accuracy if whole else None,
-        test_accuracy_at_equal_updates=at_equal_updates,
+        test_accuracy_at_equal_updates=at_equal_updates if trial.metric == "accuracy" else None,
         device=trial.device,
         resolution=known_within(trial.examples_to_target, trial),
+        metric=trial.metric,
+        mode=trial.mode,
+        val_metric=trial.val_metric if whole and trial.metric != "accuracy" else None,
     )
 
 
@@ -206,7 +216,7 @@ def known_within(examples: float | None, trial: TrialResult) -> float | None:
 
 def _at_target(own: TargetRun, target: float, points: Curve, trial: TrialResult) -> TargetRun:
     """The same run at another target; its seconds are proportional to its examples."""
-    examples = crossing(points, target)
+    examples = crossing(points, target, trial.mode)
     seconds = None
     if examples is not None and own.train_seconds is not None and own.examples_seen:
         seconds = own.train_seconds * examples / own.examples_seen

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from tune_jobs.data.batches import ExampleStream, to_batch
-from tune_jobs.data.dataset import Dataset, ImageSet
+from tune_jobs.data.batches import ExampleStream, Indices
+from tune_jobs.data.examples import Part, Split, Splits, on_device
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
+from tune_jobs.training.means import Mean, Once, per_example
+from tune_jobs.workload import Batch, Workload, reaches
 
 Weights = dict[str, torch.Tensor]
 
@@ -32,15 +34,16 @@ class RunSettings:
     """One configuration of the training loop.
 
     `micro_batch_size` examples go through the model at a time; the gradient of an update is the
-    exact mean over its `batch_size` examples however it is cut. `rungs` are budgets in examples.
+    exact weighted mean over its `batch_size` examples however it is cut. `rungs` are budgets in
+    examples.
 
     Attributes:
         stops_at_target: end as soon as the target is reached, the budget unused.
         most_examples: the first evaluation from there on ends a run that missed its target; None:
             the budget.
-        test_updates: updates after which test accuracy is measured too, beside rungs and end.
+        test_updates: updates after which the test metric is measured too, beside rungs and end.
         test_examples: how many of the test split are looked at; None for all.
-        train_sample: examples of the training split whose accuracy is measured at the end.
+        train_sample: examples of the training split whose metric is measured at the end.
         evaluation_threads: CPU threads while evaluating; None leaves them as they are.
     """
 
@@ -73,10 +76,10 @@ class Report:
     updates: int
     train_loss: float | None
     val_loss: float | None
-    val_accuracy: float | None
+    val_metric: float | None
     val_examples: int | None
-    test_accuracy: float | None
-    train_accuracy: float | None
+    test_metric: float | None
+    train_metric: float | None
     train_seconds: float
     evaluation_seconds: float
     wall_time_seconds: float
@@ -114,15 +117,19 @@ class Snapshot:
 
 
 class Evaluation(NamedTuple):
-    """Mean loss and accuracy over the first `examples` of those asked for."""
+    """Mean loss and metric over the first `examples` of those asked for."""
 
     loss: float
-    accuracy: float
+    metric: float
     examples: int
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.metric)
 
 
 class TrainingRun:
-    """A run of one configuration. `build` makes the model after the seed is set.
+    """A run of one configuration of a workload, on its splits.
 
     `joules` reads the device's energy counter, where it has one.
     """
@@ -130,26 +137,29 @@ class TrainingRun:
     def __init__(
         self,
         settings: RunSettings,
-        build: Callable[[], torch.nn.Module],
-        data: Dataset,
-        train_indices: np.ndarray[Any, Any],
-        val_indices: np.ndarray[Any, Any],
+        workload: Workload,
+        splits: Splits,
         device: torch.device,
         joules: Joules | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         devices.reset_peak_memory(device)
         self.settings = settings
-        self.data = data
+        self.workload = workload
         self.device = device
         self.joules = joules
+        self.train = splits.train
         # In an order of its own: the first of them stand for all.
-        self.val_indices = np.random.default_rng(0).permutation(val_indices)
-        test = np.random.default_rng(0).permutation(len(data.test.labels))
-        self.test_indices = test[: settings.test_examples]
-        self.train_sample = train_indices[: settings.train_sample]
-        self.stream = ExampleStream(train_indices, settings.seed)
-        self.model = build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.validation = _mixed(splits.validation)
+        self.test = None if splits.test is None else _mixed(splits.test, settings.test_examples)
+        self.train_sample = Split(
+            splits.train.examples, splits.train.indices[: settings.train_sample]
+        )
+        self.stream = ExampleStream(splits.train.indices, settings.seed)
+        self.parts: Iterator[Batch] | None = None
+        self.model = workload.build().to(device)
+        if workload.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.optimizer = optimizers.make(
             settings.optimizer, self.model.parameters(), settings.learning_rate
         )
@@ -192,18 +202,16 @@ class TrainingRun:
         reached = self.progress.updates_to_target is not None
         whole = reached or stop in self.rung_at or stop >= self.most_updates
         target = None if whole else self.settings.target
-        found = self.evaluate(self.data.train, self.val_indices, target=target)
-        if not math.isfinite(found.loss):
+        found = self.evaluate(self.validation, target=target)
+        if not found.finite:
             return {"val_loss": None}
-        self._find_crossing(found.accuracy, snapshots)
-        seen = {
-            "val_loss": found.loss, "val_accuracy": found.accuracy, "val_examples": found.examples,
-        }  # fmt: skip
+        self._find_crossing(found.metric, snapshots)
+        seen = {"val_loss": found.loss, "val_metric": found.metric, "val_examples": found.examples}
         last = self._is_last(stop)
-        if last or stop in self.rung_at or stop in self.settings.test_updates:
-            seen["test_accuracy"] = self.evaluate(self.data.test, self.test_indices).accuracy
-        if last and len(self.train_sample):
-            seen["train_accuracy"] = self.evaluate(self.data.train, self.train_sample).accuracy
+        if self.test and (last or stop in self.rung_at or stop in self.settings.test_updates):
+            seen["test_metric"] = self.evaluate(self.test).metric
+        if last and len(self.train_sample.indices):
+            seen["train_metric"] = self.evaluate(self.train_sample).metric
         return seen
 
     def _is_last(self, updates: int) -> bool:
@@ -236,82 +244,120 @@ class TrainingRun:
         progress.train_seconds = before + time.perf_counter() - began
         return [float(loss) for loss in losses], snapshots
 
-    def next_batch(self) -> np.ndarray[Any, Any]:
-        """Indices of the examples of the next update, int64 (batch size,)."""
-        size = self.settings.batch_size
-        return self.stream.take(self.progress.updates * size, size)
+    def next_batch(self) -> Iterator[Batch]:
+        """The micro-batches of the next update, on the device; to be used up by `update`."""
+        if self.parts is None:
+            self.parts = self.train.examples.stream(self._parts(), self.settings.seed)
+        passes = -(-self.settings.batch_size // self.settings.micro_batch_size)
+        return (self._prepared(batch) for batch in islice(self.parts, passes))
 
-    def update(self, indices: np.ndarray[Any, Any]) -> torch.Tensor:
-        """One optimizer step on the exact mean gradient over `indices`; gives the mean loss.
+    def _parts(self) -> Iterator[Part]:
+        """All micro-batches from where the run stands."""
+        size, micro = self.settings.batch_size, self.settings.micro_batch_size
+        at = self.progress.updates * size
+        while True:
+            whole = self.stream.take(at, size)
+            for start in range(0, size, micro):
+                yield at + start, whole[start : start + micro]
+            at += size
+
+    def _prepared(self, batch: Batch) -> Batch:
+        return on_device(batch, self.device, self.workload.prepare)
+
+    def update(self, batches: Iterable[Batch]) -> torch.Tensor:
+        """One optimizer step on the exact weighted mean gradient over `batches`; gives the mean
+        loss.
 
         The caller counts it in `progress.updates`.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for start in range(0, len(indices), self.settings.micro_batch_size):
-            part = indices[start : start + self.settings.micro_batch_size]
-            images, labels = self.batch(self.data.train, part)
-            loss = F.cross_entropy(self.model(images), labels, reduction="sum") / len(indices)
+        total, weighed = torch.zeros((), device=self.device), None
+        for batch in batches:
+            losses, weights = per_example(self.workload.loss(self.model, batch), "loss")
+            loss = (losses if weights is None else losses * weights).sum()
+            loss = loss / self.settings.batch_size
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+            if weights is not None:
+                weighed = weights.sum() + (0.0 if weighed is None else weighed)
+        if weighed is not None:  # known only now, so the gradient becomes a mean afterwards
+            scale = self.settings.batch_size / weighed.clamp(min=1e-12)
+            torch._foreach_mul_([p.grad for p in self.trained() if p.grad is not None], scale)
+            total *= scale
         self.optimizer.step()
         return total
 
-    def batch(
-        self, split: ImageSet, indices: np.ndarray[Any, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (b, c, h, w) and labels (b,) of `indices` on the device."""
-        return to_batch(
-            split.images, split.labels, indices, self.device, self.data.mean, self.data.std
-        )
+    def loss_of(self, indices: Indices) -> torch.Tensor:
+        """The weighted mean loss over these training examples, to be differentiated."""
+        batch = self._prepared(self.train.examples.fetch(indices))
+        losses, weights = per_example(self.workload.loss(self.model, batch), "loss")
+        return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """All parameters that the optimizer trains."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _weights(self) -> Weights:
         return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
 
     @torch.inference_mode()
-    def evaluate(
-        self,
-        split: ImageSet,
-        indices: np.ndarray[Any, Any],
-        weights: Weights | None = None,
-        target: float | None = None,
-    ) -> Evaluation:
-        """Mean loss and accuracy over `indices`, with the given weights or the current ones.
+    def evaluate(self, split: Split, target: float | None = None) -> Evaluation:
+        """Mean loss and metric over a split.
 
-        With a `target` it ends as soon as too many are wrong for it; the accuracy over those seen
-        is then below the target as well.
+        With a `target` it ends as soon as that is out of reach, where the metric tells; the metric
+        over the examples seen then misses it as well.
         """
         self.model.eval()
-        loss, right, seen, size = 0.0, 0, 0, devices.EVALUATION_BATCH[self.device.type]
-        while seen < len(indices):
-            images, labels = self.batch(split, indices[seen : seen + size])
-            if weights is None:
-                output = self.model(images)
-            else:
-                output = torch.func.functional_call(self.model, weights, (images,))
-            loss += float(F.cross_entropy(output, labels, reduction="sum"))
-            right += int((output.argmax(1) == labels).sum())
-            seen += len(labels)
-            best = len(indices) - (seen - right)
-            if not math.isfinite(loss) or (target is not None and best / len(indices) < target):
-                break
-        return Evaluation(loss / seen, right / seen, seen)
+        model, metric = Once(self.model), self.workload.metric
+        loss, value = Mean(), Mean()
 
-    def _find_crossing(self, val_accuracy: float, snapshots: list[Snapshot]) -> None:
+        def batches() -> Iterator[Batch]:
+            for batch in self._batches(split):
+                model.forget()
+                loss.add(per_example(self.workload.loss(model, batch), "loss"))
+                yield batch
+
+        if metric.evaluate is not None:
+            found = float(metric.evaluate(model, batches()))
+            return Evaluation(loss.mean, found, loss.examples)
+        for batch in batches():
+            value.add(per_example(metric(model, batch), "metric"))
+            hopeless = target is not None and self._hopeless(value, len(split.indices), target)
+            if hopeless or not math.isfinite(loss.total):
+                break
+        return Evaluation(loss.mean, metric.finished(value.mean), value.examples)
+
+    def _batches(self, split: Split) -> Iterator[Batch]:
+        size, indices = devices.EVALUATION_BATCH[self.device.type], split.indices
+        parts = ((at, indices[at : at + size]) for at in range(0, len(indices), size))
+        return map(self._prepared, split.examples.stream(parts, self.settings.seed))
+
+    def _hopeless(self, value: Mean, of: int, target: float) -> bool:
+        """Whether the target is missed even if all examples to come have the best value."""
+        metric = self.workload.metric
+        if metric.best is None or value.weight != value.examples:
+            return False
+        return not reaches(metric.finished(value.at_best(metric.best, of)), target, metric.mode)
+
+    def _reaches(self, value: float) -> bool:
+        return reaches(value, self.settings.target, self.workload.metric.mode)
+
+    def _find_crossing(self, val_metric: float, snapshots: list[Snapshot]) -> None:
         """Bisect the kept weights for the first that reaches the target, once it is reached."""
-        progress, target = self.progress, self.settings.target
-        if progress.updates_to_target is not None or val_accuracy < target:
+        progress = self.progress
+        if progress.updates_to_target is not None or not self._reaches(val_metric):
             return
         found = Snapshot(progress.updates, progress.train_seconds, {})
-        low, high = 0, len(snapshots)
+        low, high, now = 0, len(snapshots), self._weights()
         while low < high:
             middle = (low + high) // 2
             candidate = snapshots[middle]
-            asked = (self.data.train, self.val_indices, candidate.weights, target)
-            if self.evaluate(*asked).accuracy >= target:
+            self.model.load_state_dict(candidate.weights)
+            if self._reaches(self.evaluate(self.validation, self.settings.target).metric):
                 found, high = candidate, middle
             else:
                 low = middle + 1
+        self.model.load_state_dict(now)
         progress.updates_to_target = found.updates
         progress.train_seconds_to_target = found.train_seconds
 
@@ -342,10 +388,10 @@ class TrainingRun:
         self,
         train_loss: float | None,
         val_loss: float | None = None,
-        val_accuracy: float | None = None,
+        val_metric: float | None = None,
         val_examples: int | None = None,
-        test_accuracy: float | None = None,
-        train_accuracy: float | None = None,
+        test_metric: float | None = None,
+        train_metric: float | None = None,
     ) -> Report:
         """A run without a finite validation loss has diverged."""
         diverged = val_loss is None
@@ -358,10 +404,10 @@ class TrainingRun:
             updates=progress.updates,
             train_loss=train_loss,
             val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            val_metric=val_metric,
             val_examples=val_examples,
-            test_accuracy=test_accuracy,
-            train_accuracy=train_accuracy,
+            test_metric=test_metric,
+            train_metric=train_metric,
             train_seconds=progress.train_seconds,
             evaluation_seconds=progress.evaluation_seconds,
             wall_time_seconds=progress.wall_time_seconds,
@@ -391,6 +437,13 @@ class TrainingRun:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self.parts = None
         torch.set_rng_state(state["random"])
         if state["cuda_random"] is not None:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
+
+
+def _mixed(split: Split, first: int | None = None) -> Split:
+    """The split in a seeded order, so that some of it stand for all; the `first` so many of it."""
+    order = np.random.default_rng(0).permutation(split.indices)
+    return Split(split.examples, order[:first])

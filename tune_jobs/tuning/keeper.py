@@ -16,6 +16,7 @@ from tune_jobs.store import SweepStore
 from tune_jobs.tuning.requests import Requests, TrialRequest
 
 WRITE_SECONDS = 2.0
+SPLITS = ("val", "test", "train")
 Listener = Callable[[Measurement | TrialResult], None]
 
 # Ray pickles callbacks when the Tuner is made; what holds threads and clients is kept out of them.
@@ -61,7 +62,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         if trial.trial_id in self.ended:
             return
         size = trial.config["batch_size"]
-        point = to_measurement(trial.trial_id, self.stage, size, result, self.clock)
+        named = (result, self.clock, self.config.metric)
+        point = to_measurement(trial.trial_id, self.stage, size, *named)
         self.points.add(point)
         urgent = point.rung is not None or result.get("done")
         if urgent or time.monotonic() - self.written_at > WRITE_SECONDS:
@@ -104,7 +106,12 @@ class RecordKeeper(Callback):  # type: ignore[misc]
 
 
 def to_measurement(
-    trial_id: str, stage: str, batch_size: int, result: dict[str, Any], clock: ProfiledClock
+    trial_id: str,
+    stage: str,
+    batch_size: int,
+    result: dict[str, Any],
+    clock: ProfiledClock,
+    metric: str = "accuracy",
 ) -> Measurement:
     """One report as Ray handed it over, its train seconds by the contention-free clock."""
     profiled = clock.seconds(result.get("device_name"), batch_size, result["updates"])
@@ -116,9 +123,7 @@ def to_measurement(
         updates=result["updates"],
         train_loss=result["train_loss"],
         val_loss=result["val_loss"],
-        val_accuracy=result["val_accuracy"],
-        test_accuracy=result["test_accuracy"],
-        train_accuracy=result.get("train_accuracy"),
+        **of_metric(metric, result),
         examples_to_target=result["examples_to_target"],
         train_seconds=result["train_seconds"] if profiled is None else profiled,
         wall_time_seconds=result["wall_time_seconds"],
@@ -179,11 +184,18 @@ def to_result(
         energy_joules=last.get("energy_joules"),
         examples_per_second=clock.examples_per_second(device, size) or own_speed,
         peak_memory_mib=last.get("peak_memory_mib"),
-        val_accuracy=last.get("val_accuracy"),
-        test_accuracy=last.get("test_accuracy"),
-        train_accuracy=last.get("train_accuracy"),
         alone=bool(asked.get("alone")),
+        metric=config.metric,
+        mode=config.mode,
+        **of_metric(config.metric, last),
     )
+
+
+def of_metric(metric: str, result: dict[str, Any]) -> dict[str, Any]:
+    """The metric of each split, and once more as accuracy where it is that."""
+    named = {f"{split}_metric": result.get(f"{split}_metric") for split in SPLITS}
+    known = {f"{split}_accuracy": named[f"{split}_metric"] for split in SPLITS}
+    return named | (known if metric == "accuracy" else dict.fromkeys(known))
 
 
 def readable_name(config: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from tune_jobs.records import BatchSizeProfile, NoiseScale
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning.cluster import Cluster, Shape, accelerator, alive
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
+from tune_jobs.workload_source import source_of
 
 NOISE_SECONDS = 20.0
 
@@ -90,16 +91,16 @@ def _cpus(node: Mapping[str, Any]) -> int:
 class ProbeHost:
     """Lives on the device's node, holds the device, and starts the fresh processes."""
 
-    def __init__(self, data_path: str, data: list[Any]) -> None:
+    def __init__(self, data_path: str | None, data: list[Any]) -> None:
         self.began_at = time.time()
         self.data_path = data_path
-        if not Path(data_path).exists():
+        if data_path is not None and not Path(data_path).exists():
             with tempfile.NamedTemporaryFile(suffix=".arrow", delete=False) as file:
                 file.write(ray.get(data[0]))
             self.data_path = file.name
         self.fresh = FreshProcesses()
 
-    def describe(self) -> tuple[str, str, float]:
+    def describe(self) -> tuple[str, str | None, float]:
         """Node, the data's path there, and when the host began."""
         return ray.util.get_node_ip_address(), self.data_path, self.began_at
 
@@ -116,9 +117,9 @@ class RayCaller:
     was running; the next call begins on a new host.
     """
 
-    def __init__(self, kind: DeviceType, data_path: Path, data: list[Any]) -> None:
+    def __init__(self, kind: DeviceType, data_path: Path | None, data: list[Any]) -> None:
         self.kind = kind
-        self.arguments = (str(data_path), data)
+        self.arguments = (None if data_path is None else str(data_path), data)
         self._start()
 
     def _start(self) -> None:
@@ -153,7 +154,7 @@ class RayCaller:
 def profile_devices(
     config: SweepConfig,
     store: SweepStore,
-    data_path: Path,
+    data_path: Path | None,
     cluster: Cluster,
     say: Callable[[str], None],
 ) -> list[BatchSizeProfile]:
@@ -163,7 +164,7 @@ def profile_devices(
         UserError: the model fails at the smallest batch size, or no batch size fits.
     """
     kinds = device_types(config, cluster, say)
-    data = [ray.put(data_path.read_bytes())] if cluster.spread_out else []
+    data = [ray.put(data_path.read_bytes())] if cluster.spread_out and data_path else []
     rows: list[BatchSizeProfile] = []
     noise: list[NoiseScale] = []
     for kind in kinds:
@@ -235,11 +236,9 @@ def _noise(
     return found
 
 
-def _subject(config: SweepConfig, data_path: str, gpus: float) -> Subject:
+def _subject(config: SweepConfig, data_path: str | None, gpus: float) -> Subject:
     return Subject(
-        model=config.model,
-        data=config.data,
-        data_path=data_path,
+        source=source_of(config, data_path),
         optimizer=config.optimizer,
         base_learning_rate=base_learning_rate(config),
         validation_examples=config.validation_examples,

@@ -7,6 +7,7 @@ not restore rungs; they are replayed from the store's measurements.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -16,17 +17,22 @@ from tune_jobs.store import SweepStore
 
 TIME_ATTR = "rung_examples"
 METRIC = "score"
+WORST = 0.0
 
 
-def score(val_accuracy: float | None, examples_to_target: int | None, budget: int) -> float:
-    """What races and searches compare.
+def score(
+    val_metric: float | None, examples_to_target: int | None, budget: int, mode: str = "max"
+) -> float:
+    """What races and searches compare, by its order alone.
 
-    1 + the unused part of the budget once the target is reached, else the validation accuracy,
-    and 0 (the worst) for a run that has diverged.
+    1 + the unused part of the budget once the target is reached, else a number below 1 that grows
+    as the validation metric gets better, and WORST for a run that has diverged.
     """
     if examples_to_target is not None:
         return 1.0 + max(0.0, 1.0 - examples_to_target / budget)
-    return val_accuracy if val_accuracy is not None else 0.0
+    if val_metric is None:
+        return WORST
+    return 0.5 + math.atan(val_metric if mode == "max" else -val_metric) / math.pi
 
 
 class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
@@ -35,7 +41,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
     Args:
         rungs: budgets in examples, ascending, each `reduction_factor` times the one before.
         reduction_factor: one trial in this many goes on at a rung.
-        target, budget: needed to replay the scores of recorded rungs.
+        target, budget, mode: needed to replay the scores of recorded rungs.
         store: the sweep's folder, whose measurements are replayed when a race is opened.
         goal: for `accuracy` runs go on past the target, and reaching it counts for nothing.
     """
@@ -48,6 +54,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         budget: int,
         store: SweepStore,
         goal: str = "time",
+        mode: str = "max",
     ) -> None:
         super().__init__()
         self.rungs = rungs
@@ -56,6 +63,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         self.budget = budget
         self.store = store
         self.goal = goal
+        self.mode = mode
         self.races: dict[int, AsyncHyperBandScheduler] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -105,7 +113,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
             if m.examples_to_target is not None and self.goal != "accuracy":
                 reached.setdefault(m.trial_id, m.examples_to_target)
             if m.rung is not None:
-                worth = score(m.val_accuracy, reached.get(m.trial_id), self.budget)
+                worth = score(m.val_metric, reached.get(m.trial_id), self.budget, self.mode)
                 recorded[self.rungs[m.rung]][m.trial_id] = worth
         for trial_id, examples in reached.items():
             _file_at_the_rungs_left(race, trial_id, score(None, examples, self.budget))

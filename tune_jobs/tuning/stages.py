@@ -43,6 +43,7 @@ from tune_jobs.tuning.requests import Requests, TrialRequest, trial_requests
 from tune_jobs.tuning.searcher import BRACKETS, RESCUES, BatchSizeShares
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
+from tune_jobs.workload_source import source_of
 
 # Its summary looks for result files of loggers that are off; the records are the store's.
 logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
@@ -69,7 +70,7 @@ class Stage:
 
     config: SweepConfig
     store: SweepStore
-    data_path: Path
+    data_path: Path | None
     cluster: Cluster
     profiles: Sequence[BatchSizeProfile]
     requests: dict[int, TrialRequest]
@@ -81,7 +82,7 @@ class Stage:
         cls,
         config: SweepConfig,
         store: SweepStore,
-        data_path: Path,
+        data_path: Path | None,
         cluster: Cluster,
         profiles: Sequence[BatchSizeProfile],
     ) -> Stage:
@@ -98,9 +99,10 @@ class Stage:
     def shared(self) -> SharedByTrials:
         """What all trials have in common, as the search needs it."""
         config = self.config
-        whole = [ray.put(self.data_path.read_bytes())] if self.cluster.spread_out else []
+        travels = self.data_path if self.cluster.spread_out else None
+        whole = [ray.put(travels.read_bytes())] if travels else []
         return SharedByTrials(
-            model=config.model,
+            source=source_of(config, self.data_path),
             optimizer=config.optimizer,
             goal=config.goal,
             target=config.target,
@@ -108,7 +110,6 @@ class Stage:
             rungs=rungs_of(config),
             validation_examples=config.validation_examples,
             split_seed=config.split_seed,
-            data_path=str(self.data_path),
             data=whole,
             micro_batch_sizes=micro_batch_sizes(self.profiles),
             requests=Requests(self.requests, self.alone()),
@@ -127,7 +128,7 @@ def search(stage: Stage, *, resume: bool) -> None:
     searcher = searcher_of(config, sizes)
     races = BatchSizeRaces(
         rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
-        stage.store, goal=config.goal,
+        stage.store, goal=config.goal, mode=config.mode,
     )  # fmt: skip
     samples = config.trials + (RESCUES + BRACKETS) * len(sizes)
     tuner = _restored(stage, SEARCH, stage.shared()) if resume else None

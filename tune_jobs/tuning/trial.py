@@ -15,15 +15,16 @@ import torch
 from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
-from models.registry import build
-from tune_jobs.data.batches import split_indices
-from tune_jobs.data.dataset import Dataset, open_dataset, read_dataset
+from tune_jobs.data.dataset import open_dataset, read_dataset
+from tune_jobs.data.examples import splits_of
 from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.tuning.leaving import on_a_leaving_node
-from tune_jobs.tuning.racing import TIME_ATTR, score
+from tune_jobs.tuning.racing import TIME_ATTR, WORST, score
 from tune_jobs.tuning.requests import Requests, TrialRequest
+from tune_jobs.workload import Workload
+from tune_jobs.workload_source import WorkloadSource
 
 TEST_SAMPLE = 1000  # of the test split, for a run that is not trained to the whole budget
 
@@ -31,7 +32,7 @@ TEST_SAMPLE = 1000  # of the test split, for a run that is not trained to the wh
 @dataclass(frozen=True)
 class SharedByTrials:
     """What all trials of a sweep have in common. `data` is a one-element list so that Ray hands the
-    reference on unresolved: a host that has `data_path` never fetches it.
+    reference on unresolved: a host that has the source's `data_path` never fetches it.
 
     `micro_batch_sizes` are by device type and batch size. `memory_growth_mib` is what a trial may
     allocate beyond what its process holds before it, on a CPU with a limit. `threads` are CPU
@@ -40,14 +41,13 @@ class SharedByTrials:
     for its devices, where waiting for them is of interest. The rest is as in `RunSettings`.
     """
 
-    model: str
+    source: WorkloadSource
     optimizer: str
     target: float
     budget_examples: int
     rungs: tuple[int, ...]
     validation_examples: int
     split_seed: int
-    data_path: str
     data: list[Any]
     micro_batch_sizes: dict[tuple[str, int], int]
     requests: Requests
@@ -62,11 +62,16 @@ class SharedByTrials:
     began_at: float | None = None
 
 
-def open_shared_data(shared: SharedByTrials) -> Dataset:
-    """The host's own file, memory-mapped, else one copy per node through Ray's object store."""
-    if Path(shared.data_path).exists():
-        return open_dataset(Path(shared.data_path))
-    return read_dataset(ray.get(shared.data[0]))
+def open_workload(shared: SharedByTrials) -> Workload:
+    """The host's own data file, memory-mapped, else one copy per node through Ray's object store;
+    a user's workload brings its data itself."""
+    source = shared.source
+    if source.data_path is None:
+        return source.open()
+    here = Path(source.data_path).exists()
+    return source.of_images(
+        open_dataset(Path(source.data_path)) if here else read_dataset(ray.get(shared.data[0]))
+    )
 
 
 def _since(began_at: float | None) -> float | None:
@@ -82,8 +87,11 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         self.shared = shared
         request = shared.requests.of(config)
         torch.set_num_threads(shared.threads[config["batch_size"]])
-        self.dataset = open_shared_data(shared)
         self.device = device.pick(request.gpus)
+        self.workload = open_workload(shared)
+        self.splits = splits_of(
+            self.workload, shared.validation_examples, shared.split_seed, self.device
+        )
         # The counter is of the whole GPU: a share of one has none of its own.
         self.joules = energy.counter(self.device) if request.gpus >= 1 else None
         self._limit_memory(request)
@@ -106,12 +114,9 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        shared, data = self.shared, self.dataset
+        shared = self.shared
         self.run: TrainingRun | None = (
             None  # lets the last trial's memory go before the next begins
-        )
-        train, validation = split_indices(
-            len(data.train.labels), shared.validation_examples, shared.split_seed
         )
         size = config["batch_size"]
         self.device_name = device.describe(self.device)
@@ -133,16 +138,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             train_sample=shared.train_sample if whole else 0,
             evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )
-        shape = data.train.images.shape[1:]
-        self.run = TrainingRun(
-            settings,
-            lambda: build(shared.model, tuple(shape), data.classes),
-            data,
-            train,
-            validation,
-            self.device,
-            self.joules,
-        )
+        self.run = TrainingRun(settings, self.workload, self.splits, self.device, self.joules)
         self.saved_at = time.monotonic()
 
     def step(self) -> dict[str, Any]:
@@ -162,13 +158,14 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         result = self._result(self.run.ended_report())
         self.run = None
         reason = str(error).splitlines()[0]
-        return result | {"outcome": "out_of_memory", "reason": reason, "done": True, "score": 0.0}
+        return result | {"outcome": "out_of_memory", "reason": reason, "done": True, "score": WORST}
 
     def _result(self, report: Report) -> dict[str, Any]:
         result = asdict(report)
         result["micro_batch_size"] = self.micro_batch_size
         to_target = None if self.shared.goal == "accuracy" else report.examples_to_target
-        result["score"] = score(report.val_accuracy, to_target, self.shared.budget_examples)
+        mode = self.workload.metric.mode
+        result["score"] = score(report.val_metric, to_target, self.shared.budget_examples, mode)
         result["waited_seconds"] = self.waited_seconds
         ended = "diverged" if report.diverged else "finished"
         result["outcome"] = ended if report.done else "stopped"

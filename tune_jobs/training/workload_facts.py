@@ -1,0 +1,71 @@
+"""What a user's workload says itself of the sweep: its metric, target, budget and batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.data.examples import examples_of, splits_of
+from tune_jobs.errors import UserError
+from tune_jobs.training.rehearsal import rehearse
+from tune_jobs.workload import Workload
+from tune_jobs.workload_source import source_of, users_workload
+
+MOST_VALIDATION, PART_FOR_VALIDATION = 2000, 5
+EPOCHS = {"quick": 8, "full": 32}
+MOST_EXAMPLES = {"quick": 16_384, "full": 299_520}
+CPU = torch.device("cpu")
+
+
+def facts(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that hold where the user gave none, and the metric, after a rehearsal.
+
+    Errors:
+        UserError: the workload cannot be had or trained, or nothing names a target.
+    """
+    workload = users_workload(given["workload"], given.get("workload_arguments", {}))
+    metric, target = workload.metric, given.get("target", workload.target)
+    if target is None:
+        raise UserError(
+            f"workload {workload.name!r} names no target; give --target, a validation "
+            f"{metric.name} that is worth reaching"
+        )
+    held_out = given.get("validation_examples", _held_out(workload))
+    splits = splits_of(workload, held_out, given.get("split_seed", 0), CPU)
+    rehearse(workload, splits, target)
+    examples, preset = len(splits.train.indices), given.get("preset", "quick")
+    budget = min(EPOCHS.get(preset, 1) * examples, MOST_EXAMPLES.get(preset, examples))
+    return {
+        "model": workload.name,
+        "data": given["workload"],
+        "metric": metric.name,
+        "mode": metric.mode,
+        "target": target,
+        "validation_examples": held_out,
+        "budget_examples": workload.budget_examples or budget,
+        "batch_sizes": _fitting(examples),
+    }
+
+
+def train_examples(config: SweepConfig) -> int:
+    """What there is to train on once validation is carved off."""
+    workload = source_of(config, None).open()
+    splits = splits_of(workload, config.validation_examples, config.split_seed, CPU)
+    return len(splits.train.indices)
+
+
+def _held_out(workload: Workload) -> int:
+    """Examples to validate on: the user's own, else 2,000 or a fifth of what there is to train."""
+    if workload.validation is not None:
+        return len(examples_of(workload.validation, workload, "validation", CPU))
+    whole = len(examples_of(workload.train, workload, "train", CPU))
+    return min(MOST_VALIDATION, whole // PART_FOR_VALIDATION)
+
+
+def _fitting(examples: int) -> tuple[int, ...]:
+    """The default batch sizes of which the training split holds two, the smallest at least."""
+    known = SweepConfig.batch_sizes
+    return tuple(size for size in known if 2 * size <= examples) or known[:1]
