@@ -230,7 +230,7 @@ def scored(scenario: Scenario, of: Simulated, chance: np.random.Generator) -> Sc
         sure = fit & (regrets.risk(regret, POLICY.log_tolerance) <= allowed)
         loss[left], answered[left], judged[left] = lost, sure, fit
         if look == 0:
-            bound, first_loss = regrets.bound(regret, POLICY.confidence), lost
+            bound, first_loss = regrets.bound(regret, POLICY.confidence, found.seen), lost
             low, high = np.quantile(found.first, [0.025, 0.975], axis=1)
             covered = ((low <= truth) & (truth <= high)).mean(axis=1)
         left = left & ~answered

@@ -95,7 +95,7 @@ def decide(found: Regret, field: Field, median: Floats, policy: Policy) -> Decis
         open=open_ones,
         slower=told,
         expected=np.where(field.rivals, regrets.expected(each), np.nan),
-        bound=np.where(field.rivals, regrets.bound(each, policy.confidence), np.nan),
+        bound=np.where(field.rivals, regrets.bound(each, policy.confidence, found.seen), np.nan),
         risk=float(risk[used]),
     )
 

@@ -18,9 +18,10 @@ from tune_jobs.judging.posterior import KEPT, Bools, Draws, Floats, Ints, Layout
 
 # A rival's cut run counts as reached no later than this many times the chosen one's typical run.
 LATEST = 2.0
-# Of the chance of error that is allowed, the part that a bound spends: draws are a little narrow
-# where few runs tell the noise, most where a budget cut the others (decisions/0005-judging.md).
-SPENT = 0.25
+# Of the chance of error that is allowed, the part that a bound spends where every run was seen to
+# its end, and where none was: draws are a little narrow where few runs tell the noise, most where a
+# budget cut the others (decisions/0005-judging.md).
+SPENT_SEEN, SPENT_CUT = 0.5, 0.15
 MOST_LOG = 700.0  # the log of about the largest float
 
 
@@ -56,6 +57,7 @@ class Regret:
         chosen: index of the batch size; of a contest without a candidate it says nothing.
         first, second: draws of the log medians in either pass, what is shared added.
         raw: the first pass as it was drawn, without what is shared.
+        seen: part of the runs that were seen to reach the target, (P,).
     """
 
     chosen: Ints
@@ -63,6 +65,7 @@ class Regret:
     second: Floats
     raw: Draws
     rivals: Bools
+    seen: Floats
 
     def of(self, index: Ints) -> Floats:
         """Draws (P, T) of the log of a batch size's quantity over the best rival's, 0 at least."""
@@ -80,12 +83,14 @@ def judged(problem: Problem, seed: int = 0, kept: int = KEPT) -> Regret:
     expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
     chosen = np.argmin(expected, axis=1)
     value, censored = flattered(problem, chosen)
+    runs = problem.present.sum(axis=1)
+    seen = (problem.present & ~problem.censored).sum(axis=1) / np.maximum(runs, 1)
     if (censored == problem.censored).all():
-        return Regret(chosen, drawn, drawn, first, problem.rivals)
+        return Regret(chosen, drawn, drawn, first, problem.rivals, seen)
     second = posterior(problem.layout, value, censored, problem.present, seed, kept)
     chance = np.random.default_rng(seed + 1)
     again = at_best_rates(problem, second, chance)
-    return Regret(chosen, drawn, again, first, problem.rivals)
+    return Regret(chosen, drawn, again, first, problem.rivals, seen)
 
 
 def at_best_rates(problem: Problem, draws: Draws, chance: np.random.Generator) -> Floats:
@@ -142,9 +147,11 @@ def expected(regret: Floats) -> Floats:
     return np.asarray(np.expm1(np.minimum(regret.mean(axis=-1), MOST_LOG)))
 
 
-def bound(regret: Floats, confidence: float) -> Floats:
-    """What that part will not exceed at the confidence."""
-    most = np.quantile(regret, 1 - SPENT * (1 - confidence), axis=-1)
+def bound(regret: Floats, confidence: float, seen: Floats) -> Floats:
+    """What that part will not exceed at the confidence; `seen` as in `Regret`, one for each row."""
+    spent = SPENT_CUT + (SPENT_SEEN - SPENT_CUT) * seen
+    levels = np.broadcast_to(1 - spent * (1 - confidence), regret.shape[:-1])
+    most = np.array([np.quantile(row, level) for row, level in zip(regret, levels, strict=True)])
     return np.asarray(np.expm1(np.minimum(most, MOST_LOG)))
 
 
