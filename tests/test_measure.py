@@ -206,7 +206,9 @@ def test_a_batch_that_does_not_fit_whole_is_accumulated(
 def test_a_model_that_fails_is_told_as_such_with_its_traceback(
     fresh: FreshProcesses, digits: Subject
 ) -> None:
-    subject = replace(digits, model="tests.test_measure:broken_model")
+    subject = replace(
+        digits, source=replace(digits.source, model="tests.test_measure:broken_model")
+    )
     with pytest.raises(UserError, match=r"(?s)not for want of memory.*Traceback"):
         profiled(fresh, subject, plan(8, 16))
 
@@ -214,7 +216,9 @@ def test_a_model_that_fails_is_told_as_such_with_its_traceback(
 def test_batch_normalisation_refuses_one_example_and_is_not_accumulated(
     fresh: FreshProcesses, digits: Subject
 ) -> None:
-    subject = replace(digits, model="tests.test_measure:normalised_model")
+    subject = replace(
+        digits, source=replace(digits.source, model="tests.test_measure:normalised_model")
+    )
     with pytest.raises(UserError, match="leave 1 out of --batch-sizes"):
         profiled(fresh, subject, plan(1, 16))
     found = profiled(fresh, subject, plan(8, 512))

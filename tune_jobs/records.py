@@ -44,6 +44,9 @@ class BatchSizeProfile:
         requested_mib: the allocation that failed, where the error tells.
         waited_seconds: how long the stage waited for the device to be free.
         accelerator: the type of GPU as Ray names it, by which trials ask for it.
+        loader_workers: processes that load examples, where they go through a loader; it is part of
+            `step_seconds`. `loading_examples_per_second` is of loading alone and
+            `model_examples_per_second` of training alone on what is loaded.
     """
 
     batch_size: int
@@ -76,6 +79,9 @@ class BatchSizeProfile:
     requested_mib: float | None
     waited_seconds: float
     accelerator: str | None = None
+    loader_workers: int | None = None
+    loading_examples_per_second: float | None = None
+    model_examples_per_second: float | None = None
 
 
 @dataclass(frozen=True)

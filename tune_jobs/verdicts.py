@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 SCHEMA_VERSION = 3
 STATUSES = ("decided", "tied", "undecided", "unproven", "unreached")
-BINDING_LIMITS = ("memory", "throughput", "statistics", "range")
+BINDING_LIMITS = ("memory", "throughput", "statistics", "range", "input pipeline")
 STANDINGS = ("used", "tied", "open", "slower", "unreached")
 
 

@@ -58,6 +58,9 @@ def binding_limit(
     index = contest.decision.used
     if index is None or contest.regret is None or policy.goal in ("memory", "accuracy"):
         return Limit(None, None)
+    loader = loading_limit(rows[index].batch_size, profiles)
+    if loader is not None and policy.goal != "examples":
+        return Limit("input pipeline", _sentence(loader))
     here, tied = rows[index], (*contest.decision.tied, *contest.decision.open)
     beyond = [row for i, row in enumerate(rows) if i > max((index, *tied))]
     if not beyond:
@@ -68,6 +71,22 @@ def binding_limit(
         return Limit("range", _sentence(f"{_smallest(here.batch_size)}; {told}"))
     name = "statistics" if policy.goal == "examples" else _name(here.batch_size, larger)
     return Limit(name, _sentence(described(here, larger, critical)))
+
+
+def loading_limit(batch_size: int, profiles: Sequence[BatchSizeProfile]) -> str | None:
+    """That the model could take more examples than its loader gives; None where it could not."""
+    for row in profiles:
+        loads, takes = row.loading_examples_per_second, row.model_examples_per_second
+        if row.batch_size != batch_size or not row.chosen or loads is None or takes is None:
+            continue
+        if takes > PLATEAU * loads:
+            workers = row.loader_workers or 0
+            by = f"at {workers} workers" if workers else "in the trial's own process"
+            return (
+                f"the loader, {by}, gives {loads:.0f} examples/s at batch size {batch_size}; "
+                f"the model could take {takes:.0f}: more workers, or keep the data in memory"
+            )
+    return None
 
 
 def refused(

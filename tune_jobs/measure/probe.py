@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from tune_jobs.data.examples import Split, splits_of
+from tune_jobs.measure.input_pipeline import InputPipeline, input_pipeline
 from tune_jobs.measure.noise_along_training import default_points, noise_along_training
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import allocator
@@ -77,6 +78,7 @@ class ProbeReading:
     batch_norm: bool
     train_examples: int
     device: str
+    pipeline: InputPipeline | None = None
 
 
 def measure_update(request: ProbeRequest) -> ProbeReading:
@@ -95,6 +97,10 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
     seconds = _timed(lambda: _update(run), device, request)
     steps = _timed(lambda: run.optimizer.step(), device, _few(request))
     training_peak = devices.peak_memory_mib(device)
+    pipeline = input_pipeline(run, request.seconds)
+    if pipeline is not None and pipeline.workers:
+        # Workers had batches in stock when the clock began; in the long run they are the limit.
+        seconds = [max(s, pipeline.loading_seconds) for s in seconds]
     sample = Split(run.validation.examples, run.validation.indices[:EVALUATION_SAMPLE])
     run.evaluate(sample)
     began = time.perf_counter()
@@ -113,6 +119,7 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
         batch_norm=has_batch_norm(run.model),
         train_examples=len(run.stream.indices),
         device=devices.describe(device),
+        pipeline=pipeline,
     )
 
 

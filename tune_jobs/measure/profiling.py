@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -19,6 +20,7 @@ from scipy import stats
 from tune_jobs.errors import UserError
 from tune_jobs.measure import cost_model
 from tune_jobs.measure.fresh import Caller, Outcome
+from tune_jobs.measure.input_pipeline import InputPipeline
 from tune_jobs.measure.probe import (
     ENOUGH_SPREAD,
     WARM_UPDATES,
@@ -284,6 +286,7 @@ def _finished(
     step = statistics.median(medians)
     low, high = noise.interval(medians)
     last = readings[-1]
+    pipelines = [r.pipeline for r in readings if r.pipeline is not None]
     return replace(
         base,
         batch_size=size,
@@ -306,7 +309,21 @@ def _finished(
         base_memory_mib=last.base_memory_mib,
         memory_limit_mib=last.memory_limit_mib,
         allocator_retries=last.allocator_retries,
+        **_of_loader(size, pipelines),
     )
+
+
+def _of_loader(size: int, pipelines: Sequence[InputPipeline]) -> dict[str, Any]:
+    """Examples per second of loading alone and of training alone; nothing without a loader."""
+    if not pipelines:
+        return {}
+    return {
+        "loader_workers": pipelines[0].workers,
+        "loading_examples_per_second": size
+        / statistics.median(p.loading_seconds for p in pipelines),
+        "model_examples_per_second": size
+        / statistics.median(p.training_seconds for p in pipelines),
+    }
 
 
 def _largest(values: object) -> float | None:

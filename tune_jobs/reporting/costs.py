@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tune_jobs.config import SweepConfig
+from tune_jobs.judging.binding import loading_limit
 from tune_jobs.measure.cost_model import DeviceLimits, LineFit, limits
 from tune_jobs.records import BatchSizeProfile, NoiseScale
 from tune_jobs.reporting.table import say
@@ -63,6 +64,9 @@ def print_costs(
         console.print(_table(device, rows))
         for line in limit_lines(limits(rows, margin, train_examples)):
             say(console, line)
+        behind = [line for p in rows if p.chosen and (line := loading_limit(p.batch_size, rows))]
+        for told in behind[-1:]:
+            say(console, f"{told[0].upper()}{told[1:]}.")
         console.print()
 
 
