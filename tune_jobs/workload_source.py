@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 import typing
@@ -32,6 +33,7 @@ class WorkloadSource:
     data_path: the data set's Arrow file; None for a user's workload.
     function: `FILE.py:function` or `package.module:function`; None for a named model and data.
     arguments: keyword arguments of the function.
+    folder: where the sweep was begun, from which the file's path leads.
     """
 
     model: str
@@ -39,6 +41,7 @@ class WorkloadSource:
     data_path: str | None
     function: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
 
     def open(self) -> Workload:
         """The workload, made anew.
@@ -47,7 +50,7 @@ class WorkloadSource:
             UserError: the function cannot be had, raises, or gives something else.
         """
         if self.function is not None:
-            return users_workload(self.function, self.arguments)
+            return users_workload(self.function, self.arguments, self.folder)
         from tune_jobs.data.dataset import open_dataset
 
         assert self.data_path is not None
@@ -71,17 +74,18 @@ def source_of(config: SweepConfig, data_path: Path | str | None) -> WorkloadSour
         data_path=None if config.workload or data_path is None else str(data_path),
         function=config.workload,
         arguments=config.workload_arguments,
+        folder=os.getcwd(),
     )
 
 
-def users_workload(name: str, arguments: Mapping[str, Any]) -> Workload:
+def users_workload(name: str, arguments: Mapping[str, Any], folder: str = "") -> Workload:
     """What the user's function of this name gives for these arguments.
 
     Errors:
         UserError: there is no such function, it does not take the arguments, it raises, or what it
             gives is no Workload.
     """
-    function = users_function(name, "workload")
+    function = users_function(name, "workload", folder)
     _check_arguments(name, function, arguments)
     try:
         made = function(**arguments)
@@ -95,8 +99,11 @@ def users_workload(name: str, arguments: Mapping[str, Any]) -> Workload:
     return made
 
 
-def users_function(name: str, what: str) -> Callable[..., Any]:
+def users_function(name: str, what: str, folder: str = "") -> Callable[..., Any]:
     """The function of `FILE.py:function` or `package.module:function`.
+
+    A file's path leads from here, from `folder`, or from wherever modules are: a trial works in a
+    folder of its own, on another host perhaps.
 
     Errors:
         UserError: file, module or function do not exist, or importing raises.
@@ -105,9 +112,10 @@ def users_function(name: str, what: str) -> Callable[..., Any]:
     if not place or not function_name.isidentifier():
         raise UserError(f"--{what} {name!r} names no function; {WRITE}")
     try:
-        module = (
-            _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        )
+        if place.endswith(".py"):
+            module = _from_file(Path(place), folder)
+        else:
+            module = importlib.import_module(place)
     except FileNotFoundError as error:
         raise UserError(
             f"--{what} {name!r}: there is no file {place}; {WRITE}, the file's path from here"
@@ -125,9 +133,10 @@ def users_function(name: str, what: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _from_file(path: Path) -> ModuleType:
+def _from_file(path: Path, folder: str) -> ModuleType:
     """The module in a file, its neighbours importable; the same one when asked again."""
-    path = path.resolve()
+    places = (path, *(Path(at) / path for at in (folder, *sys.path)))
+    path = next((place for place in places if place.is_file()), path).resolve()
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known

@@ -64,7 +64,7 @@ def print_costs(
         console.print(_table(device, rows))
         for line in limit_lines(limits(rows, margin, train_examples)):
             say(console, line)
-        behind = [line for p in rows if p.chosen and (line := loading_limit(p.batch_size, rows))]
+        behind = [b for p in rows if p.chosen and (b := loading_limit(p.batch_size, rows))]
         for told in behind[-1:]:
             say(console, f"{told[0].upper()}{told[1:]}.")
         console.print()

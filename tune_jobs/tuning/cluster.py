@@ -96,7 +96,8 @@ def start_ray(root: Path) -> Cluster:
         if not in_a_cluster():
             # Without it Ray would join, or wait for, the last cluster begun on this machine.
             options |= {"address": "local", "include_dashboard": False}
-            options |= {"runtime_env": {"env_vars": {"PYTHONPATH": str(root)}}}
+            path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]  # the user's own
+            options |= {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(path)}}}
         _init(options)
     return cluster_now()
 
