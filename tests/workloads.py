@@ -106,3 +106,24 @@ def raises() -> Workload:
 
 def something_else() -> str:
     return "no workload"
+
+
+def misbehaving(seconds: float = 1e6) -> Workload:
+    """In a trial on Ray, and there alone: 16 raises, 32 calls sys.exit, 64 hangs; 128 is good."""
+    import sys
+    import time
+
+    import ray
+
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        size = len(batch[0])
+        if model.training and ray.is_initialized():
+            if size == 16:
+                raise ValueError("a bad row was met")
+            if size == 32:
+                sys.exit(3)
+            if size == 64:
+                time.sleep(seconds)
+        return absolute(model, batch)
+
+    return prices(loss=loss, name="misbehaving")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
-from tune_jobs.formatting import target_name
+from tune_jobs.formatting import learning_rate, target_name
 from tune_jobs.judging.judging import is_at, judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.planning import search_plan
@@ -126,15 +126,24 @@ def resume(config: SweepConfig) -> str:
 def left_out_of(trials: Sequence[TrialResult]) -> list[str]:
     """The trials that the verdict is not made of, and why."""
     confirmed = {t.batch_size for t in trials if t.stage == "confirm"}
-    alone = sorted({t.batch_size for t in trials} - confirmed)
+    ran = {t.batch_size for t in trials if t.outcome != "failed"}
+    alone = sorted(ran - confirmed)
     failed = sum(t.outcome == "failed" for t in trials if t.stage == "confirm")
-    told = []
+    told = [_never_ran(size, trials) for size in sorted({t.batch_size for t in trials} - ran)]
     if alone:
         sizes = ", ".join(map(str, alone))
         told.append(f"Batch sizes without confirm runs, shown by their best trial: {sizes}.")
     if failed:
         told.append(f"Left out: {failed} confirm runs that failed.")
     return told
+
+
+def _never_ran(size: int, trials: Sequence[TrialResult]) -> str:
+    """A batch size of which every trial failed: the rates tried, and the last reason."""
+    tried = [t for t in trials if t.batch_size == size]
+    rates = ", ".join(sorted({learning_rate(t.learning_rate) for t in tried}))
+    said = (tried[-1].reason or "no reason given").splitlines()[0]
+    return f"{size}: all {len(tried)} trials failed, at learning rates {rates}: {said}."
 
 
 def answer_of_table(config: SweepConfig, table: TableOfRuns, goal: str | None = None) -> Answer:

@@ -13,6 +13,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import ProfiledClock
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
+from tune_jobs.tuning.failures import reason_of
 from tune_jobs.tuning.requests import Requests, TrialRequest
 
 WRITE_SECONDS = 2.0
@@ -79,7 +80,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._keep(trial, "failed", (trial.get_pickled_error() or "no reason given").__repr__())
+        self._keep(trial, "failed", reason_of(trial.get_pickled_error()))
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         self.points.merge()

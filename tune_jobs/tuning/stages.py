@@ -35,6 +35,8 @@ from tune_jobs.tuning.cluster import (
     main_accelerator,
 )
 from tune_jobs.tuning.confirming import alone, equal_updates
+from tune_jobs.tuning.failures import given_up
+from tune_jobs.tuning.guard import allowed_seconds
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.planned import PLANS, Asked, Planned
@@ -47,6 +49,9 @@ from tune_jobs.workload_source import source_of
 
 # Its summary looks for result files of loggers that are off; the records are the store's.
 logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+# A trial's error stands in its record with its traceback, and in one line of the progress.
+for name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 SEARCH, CONFIRM = "search", "confirm"
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
@@ -116,6 +121,7 @@ class Stage:
             threads={size: max(1, int(r.cpus)) for size, r in self.requests.items()},
             memory_growth_mib=self.memory_growth_mib,
             checkpoint_seconds=checkpoint_seconds(at_once(self.requests.values(), self.cluster)),
+            report_seconds=report_seconds(config, self.profiles),
             stops_at_target=config.goal != "accuracy",
         )
 
@@ -154,7 +160,12 @@ def searched_next(
     under_way: Sequence[Asked],
 ) -> list[Asked]:
     """The next trial of the search, given those under way; none once all are made."""
-    known = known_now(config, store.read_trials(), store.read_measurements(), profiles)
+    trials = store.read_trials()
+    gone = given_up(trials)
+    sizes = [size for size in sizes if size not in gone]
+    if not sizes:
+        return []
+    known = known_now(config, trials, store.read_measurements(), profiles)
     pending = [(asked["batch_size"], asked["base_learning_rate"]) for asked in under_way]
     found = propose(config, sizes, replace(known, pending=pending))
     if found is None:
@@ -229,6 +240,16 @@ def at_once(requests: Iterable[TrialRequest], cluster: Cluster) -> int:
     Nodes that the autoscaler may add count: it adds them for trials that wait.
     """
     return max(1, *(int(cluster.places_for(request.bundle())) for request in requests))
+
+
+def report_seconds(config: SweepConfig, profiles: Sequence[BatchSizeProfile]) -> dict[int, float]:
+    """How long a trial of each batch size may take to its next report before it counts as hung."""
+    whole: dict[int, float] = {}
+    for row in chosen(profiles):
+        training = (row.step_seconds or 0.0) * config.budget_examples / row.batch_size
+        evaluating = config.validation_examples / (row.evaluation_examples_per_second or math.inf)
+        whole[row.batch_size] = max(whole.get(row.batch_size, 0.0), training + evaluating)
+    return {size: allowed_seconds(seconds) for size, seconds in whole.items()}
 
 
 def checkpoint_seconds(trials_at_once: int) -> float:

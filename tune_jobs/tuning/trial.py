@@ -20,6 +20,7 @@ from tune_jobs.data.examples import splits_of
 from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
+from tune_jobs.tuning.guard import guarded
 from tune_jobs.tuning.leaving import on_a_leaving_node
 from tune_jobs.tuning.racing import TIME_ATTR, WORST, score
 from tune_jobs.tuning.requests import Requests, TrialRequest
@@ -37,8 +38,9 @@ class SharedByTrials:
     `micro_batch_sizes` are by device type and batch size. `memory_growth_mib` is what a trial may
     allocate beyond what its process holds before it, on a CPU with a limit. `threads` are CPU
     threads by batch size; `evaluation_threads` those of a run that is alone on its device.
-    `checkpoint_seconds` lie between two checkpoints of a trial. `began_at` is when the stage asked
-    for its devices, where waiting for them is of interest. The rest is as in `RunSettings`.
+    `checkpoint_seconds` lie between two checkpoints of a trial; `report_seconds`, by batch size,
+    are all that a trial may take to its next report. `began_at` is when the stage asked for its
+    devices, where waiting for them is of interest. The rest is as in `RunSettings`.
     """
 
     source: WorkloadSource
@@ -54,6 +56,7 @@ class SharedByTrials:
     threads: dict[int, int]
     memory_growth_mib: float | None
     checkpoint_seconds: float
+    report_seconds: dict[int, float]
     goal: str = "time"
     stops_at_target: bool = False
     test_updates: tuple[int, ...] = ()
@@ -138,7 +141,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             train_sample=shared.train_sample if whole else 0,
             evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )
-        self.run = TrainingRun(settings, self.workload, self.splits, self.device, self.joules)
+        with guarded(shared.report_seconds[size]):
+            self.run = TrainingRun(settings, self.workload, self.splits, self.device, self.joules)
         self.saved_at = time.monotonic()
 
     def step(self) -> dict[str, Any]:
@@ -146,7 +150,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         # By its title Ray's dashboard lists a process; it serves one trial after the other.
         ray._raylet.setproctitle(f"ray::{self.trial_name}")
         try:
-            return self._result(self.run.advance())
+            with guarded(self.shared.report_seconds[self.run.settings.batch_size]):
+                return self._result(self.run.advance())
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

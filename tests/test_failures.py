@@ -1,0 +1,60 @@
+"""A user's code that raises, exits or hangs in one trial loses that trial only, and is told."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+from ray.exceptions import RayTaskError
+
+from tests.tracked import result
+from tune_jobs.reporting.answer import left_out_of
+from tune_jobs.tuning.failures import given_up, reason_of
+from tune_jobs.tuning.guard import Exited, NoReport, allowed_seconds, guarded
+
+
+def test_what_hangs_is_ended_where_it_stands() -> None:
+    began = time.monotonic()
+    with pytest.raises(NoReport, match="no report within 0 s") as raised, guarded(0.1):
+        time.sleep(60)
+    assert time.monotonic() - began < 10
+    assert any("time.sleep(60)" in str(entry.statement) for entry in raised.traceback)
+
+
+def test_what_exits_is_an_error_like_others() -> None:
+    with pytest.raises(Exited, match=r"sys.exit\(3\)"), guarded(60):
+        sys.exit(3)
+
+
+def test_a_block_in_time_leaves_no_alarm_behind() -> None:
+    with guarded(0.05):
+        pass
+    time.sleep(0.2)
+    assert allowed_seconds(10.0) == 110.0
+
+
+def test_a_record_keeps_the_error_and_the_traceback_of_the_code_that_raised() -> None:
+    error = RayTaskError("step", "in loss\n  raise ValueError", ValueError("a bad row"))
+    assert reason_of(error).splitlines() == [
+        "ValueError: a bad row",
+        "in loss",
+        "  raise ValueError",
+    ]
+    assert reason_of(None) == "no reason given"
+
+
+def test_a_batch_size_whose_every_trial_fails_is_left_alone_and_told_with_its_reason() -> None:
+    bad = {"batch_size": 16, "outcome": "failed", "reason": "ValueError: a bad row\ntrace"}
+    rows = [
+        result("a", 1, **bad, learning_rate=1e-3, stage="search"),
+        result("b", 1, batch_size=32, outcome="failed", stage="search"),
+        result("c", 1, batch_size=32, outcome="finished", stage="search"),
+    ]
+    assert given_up(rows) == set()
+    rows.append(result("d", 1, **bad, learning_rate=2e-3, stage="search"))
+    assert given_up(rows) == {16}
+    assert left_out_of(rows) == [
+        "16: all 2 trials failed, at learning rates 0.001, 0.002: ValueError: a bad row.",
+        "Batch sizes without confirm runs, shown by their best trial: 32.",
+    ]
