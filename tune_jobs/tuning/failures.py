@@ -19,8 +19,7 @@ def reason_of(error: BaseException | None) -> str:
     if not isinstance(error, RayTaskError):
         return f"{type(error).__name__}: {error}"
     cause = error.cause if isinstance(error.cause, BaseException) else error
-    trace = str(error.traceback_str)[-MOST_CHARACTERS:]
-    return f"{type(cause).__name__}: {cause}\n{trace}"
+    return f"{type(cause).__name__}: {cause}\n{str(error)[-MOST_CHARACTERS:]}"
 
 
 def given_up(trials: Iterable[TrialResult]) -> set[int]:
