@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,28 @@ def test_a_flag_of_value_0_is_told_apart_from_one_that_was_not_given() -> None:
     assert parse(["--target", "0"]).flags == {"target": 0.0}
     assert parse([]).flags == {}
     assert parse(["--tracking-required"]).flags == {"tracking_required": True}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["--cpus-per-trial", "1000"], {}, "--cpus-per-trial 1000"),
+        ([], {"MLFLOW_TRACKING_URI": "http://a b"}, "tracking URI 'http://a b'"),
+        (["--batch-sizes", "2000", "--trials", "1"], {}, "exceeds the training split"),
+        (["--tracking-required", "--tracking-uri", "http://127.0.0.1:9"], {}, "127.0.0.1:9"),
+    ],
+)
+def test_what_is_refused_late_leaves_nothing_behind(
+    arguments: list[str], environment: dict[str, str], says: str, tmp_path: Path, data_dir: Path
+) -> None:
+    (tmp_path / "it.toml").write_text("validation_examples = 300\n")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parents[1] / "tune_jobs" / "sweep.py"), "--config",
+         "it.toml", "--model", "mlp", "--data", "digits", "--data-dir", str(data_dir), *arguments],
+        cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path / "home"), **environment},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} <= {"it.toml", "home", "mlflow.db"}

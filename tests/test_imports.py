@@ -21,7 +21,7 @@ FLOORS = (
     ("config", "remote_folder", "workload"),
     ("data", "store", "command_line"),
     ("workload_source",),
-    ("training",),
+    ("training", "holding"),
     ("measure", "tracking", "preparing"),
     ("reading",),
     ("judging",),

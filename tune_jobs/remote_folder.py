@@ -66,6 +66,11 @@ class RemoteFolder:
         found = self._tried("be read", lambda: self.filesystem.get_file_info(self.key(name)))
         return bool(found.type == fs.FileType.File)
 
+    def written_at(self, name: str) -> float:
+        """Seconds since 1970 by the storage's clock, 0 where there is no such file."""
+        info = self._tried("be read", lambda: self.filesystem.get_file_info(self.key(name)))
+        return float(info.mtime_ns or 0) / 1e9
+
     def read(self, name: str) -> bytes | None:
         """The file's content; None where there is no such file. Raises StoreError."""
         return self._tried("be read", lambda: self._read(name)) if self.exists(name) else None

@@ -47,6 +47,7 @@ class SweepStore:
         self.measurements = folder / "measurements.parquet"
         self.verdict = folder / "verdict.json"
         self.looks = folder / "looks.json"
+        self.lock = folder / "driver.json"
         self.ray = folder / "ray"
 
     @classmethod
@@ -102,6 +103,8 @@ class SweepStore:
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in self.remote.names():
+            if name == self.lock.name:
+                continue  # a driver's, and not a file of the sweep's
             content = self.remote.read(name)
             if content is not None:
                 _replace(self.folder / name, content)
@@ -112,7 +115,8 @@ class SweepStore:
             return
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder)
-            if path.is_file() and name.parts[0] != self.ray.name and path.suffix != ".tmp":
+            own = name.parts[0] in (self.ray.name, self.lock.name) or path.suffix == ".tmp"
+            if path.is_file() and not own:
                 self.remote.write(name.as_posix(), path.read_bytes())
 
     def write_text(self, path: Path, text: str) -> None:
@@ -127,6 +131,19 @@ class SweepStore:
         path.unlink(missing_ok=True)
         if self.remote is not None:
             self.remote.delete(path.relative_to(self.folder).as_posix())
+
+    def age_seconds(self, path: Path) -> float:
+        """Since the file was written, by the clock of the storage: hosts may differ."""
+        now = self.folder / PROBE
+        self.write_text(now, "")
+        age = self._written_at(now) - self._written_at(path)
+        self.delete(now)
+        return age
+
+    def _written_at(self, path: Path) -> float:
+        if self.remote is not None:
+            return self.remote.written_at(path.relative_to(self.folder).as_posix())
+        return path.stat().st_mtime
 
     def _write(self, path: Path, content: bytes) -> None:
         _replace(path, content)

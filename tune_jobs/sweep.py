@@ -56,11 +56,12 @@ def run(invocation: Invocation) -> int:
     if action.dry_run:
         print_plan(config, console)
         return 0
+    from tune_jobs.holding import held
     from tune_jobs.tracking.of_sweep import reachable_uri
 
-    store.create()
     uri = reachable_uri(config, partial(say, console))
-    return sweep(Job(config, store, preparing.data(config), uri, console, action))
+    with held(store):
+        return sweep(Job(config, store, preparing.data(config), uri, console, action))
 
 
 @dataclass(frozen=True)

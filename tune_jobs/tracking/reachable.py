@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from tune_jobs.errors import TrackingUnreachable
+from tune_jobs.uris import check_tracking_uri
 
 
 def default_uri() -> str:
@@ -24,7 +25,11 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def check_reachable(uri: str, timeout_seconds: float = 5) -> None:
-    """Raise TrackingUnreachable when `uri` cannot take a run; costs no import of MLflow."""
+    """Raise TrackingUnreachable when `uri` cannot take a run; costs no import of MLflow.
+
+    Raises UserError for what is no address of anything.
+    """
+    check_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):
         _check_server(uri, timeout_seconds)
     elif (path := sqlite_path(uri)) is not None:
