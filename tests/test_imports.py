@@ -17,7 +17,7 @@ CORE = {
 # From the ground to the top: a room imports from floors below its own, never from above.
 FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
-    ("uris",),
+    ("uris", "durable", "tables"),
     ("config", "remote_folder", "workload"),
     ("data", "store", "command_line"),
     ("workload_source",),

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from tune_jobs import environment
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import STRUCTURED, SweepConfig, to_toml
+from tune_jobs.config import STRUCTURED, SweepConfig
 from tune_jobs.errors import exit_status
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
@@ -90,7 +90,7 @@ def sweep(job: Job) -> int:
 
     config, store = job.config, job.store
     cluster = join(config, store, ROOT, job.say)
-    store.write_text(store.config, to_toml(config))
+    store.write_config(config)
     facts = environment.describe(ROOT) | job_facts(cluster)
     facts |= {"train_examples": train_examples(config, job.data_path)}
     store.write_environment(facts)
