@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 
 from tune_jobs.errors import UserError, unknown_name
-from tune_jobs.uris import check_tracking_uri
+from tune_jobs.uris import check_tracking_uri, shown
 
 REFERENCE_BATCH_SIZE = 256
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
@@ -244,8 +244,14 @@ def _defines(line: str, key: str) -> bool:
 
 
 def to_toml(config: SweepConfig) -> str:
-    """The whole configuration as TOML, from which the sweep can be run again."""
-    return tomli_w.dumps({k: v for k, v in asdict(config).items() if v is not None})
+    """The whole configuration as TOML, from which the sweep can be run again; no password in it."""
+    return tomli_w.dumps({k: v for k, v in asdict(to_be_kept(config)).items() if v is not None})
+
+
+def to_be_kept(config: SweepConfig) -> SweepConfig:
+    """The configuration as it may be shown, stored and pickled: passwords are `***`."""
+    uri = config.tracking_uri
+    return config if uri is None else replace(config, tracking_uri=shown(uri))
 
 
 def validate(config: SweepConfig) -> None:

@@ -9,6 +9,7 @@ from tune_jobs import environment
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import TrackingUnreachable
 from tune_jobs.tracking.reachable import check_reachable, default_uri
+from tune_jobs.uris import shown
 
 
 def main() -> int:
@@ -27,7 +28,7 @@ def main() -> int:
     uri = default_uri()
     try:
         check_reachable(uri)
-        print(f"{'tracking':<14} {uri} answers")
+        print(f"{'tracking':<14} {shown(uri)} answers")
     except TrackingUnreachable as error:
         print(f"{'tracking':<14} {error}")
         amiss += 1

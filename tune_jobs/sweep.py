@@ -23,7 +23,7 @@ from rich.console import Console
 
 from tune_jobs import environment
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import STRUCTURED, SweepConfig
+from tune_jobs.config import STRUCTURED, SweepConfig, to_be_kept
 from tune_jobs.errors import exit_status
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
@@ -60,6 +60,7 @@ def run(invocation: Invocation) -> int:
     from tune_jobs.tracking.of_sweep import reachable_uri
 
     uri = reachable_uri(config, partial(say, console))
+    config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
         return sweep(Job(config, store, preparing.data(config), uri, console, action))
 

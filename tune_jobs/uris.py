@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import metadata
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from tune_jobs.errors import UserError
 
@@ -56,3 +57,47 @@ def _amiss(uri: str) -> str | None:
 
 def _plugins() -> set[str]:
     return {point.name for point in metadata.entry_points(group="mlflow.tracking_store")}
+
+
+def is_hidden(uri: str) -> bool:
+    """Whether `shown` took a password out of it, so that nothing can be reached by it."""
+    return HIDDEN in uri
+
+
+def without_user(uri: str) -> str:
+    """The address alone, for links and for what asks for credentials beside it."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def credentials(uri: str) -> tuple[str, str] | None:
+    """User and password that stand in the URI."""
+    found = urlsplit(uri).netloc.rpartition("@")[0]
+    user, _, password = found.partition(":")
+    return (unquote(user), unquote(password)) if found else None
+
+
+def hidden(text: str, uri: str) -> str:
+    """The text, such as a library's error, without what must not be shown of the URI."""
+    text = text.replace(uri, shown(uri))
+    found = credentials(uri)
+    for password in {found[1], quote(found[1], safe="")} if found else ():
+        text = text.replace(password, HIDDEN) if password else text
+    return text
+
+
+def with_password(uri: str, environment: Mapping[str, str]) -> str:
+    """The URI with the password that was not stored, from MLflow's own variables.
+
+    Raises UserError where they do not hold it.
+    """
+    given = environment.get("MLFLOW_TRACKING_URI", "")
+    if not is_hidden(uri) or (given and shown(given) == uri):
+        return given if is_hidden(uri) else uri
+    password = environment.get("MLFLOW_TRACKING_PASSWORD")
+    if password is None or f":{HIDDEN}@" not in uri:
+        raise UserError(
+            f"--resume: the password of {uri} is not stored; set MLFLOW_TRACKING_PASSWORD, or give "
+            "the whole URI in MLFLOW_TRACKING_URI or with --tracking-uri"
+        )
+    return uri.replace(f":{HIDDEN}@", f":{quote(password, safe='')}@")
