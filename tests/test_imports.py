@@ -17,7 +17,7 @@ CORE = {
 # From the ground to the top: a room imports from floors below its own, never from above.
 FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
-    ("uris", "durable", "tables"),
+    ("uris", "durable", "tables", "private"),
     ("config", "remote_folder", "workload"),
     ("data", "store", "command_line"),
     ("workload_source",),

@@ -25,6 +25,7 @@ from tune_jobs import remote_folder
 from tune_jobs.config import SweepConfig, resolve, to_toml
 from tune_jobs.durable import LEFT_BEHIND_SECONDS, remove_left_behind, sync_folder, write_whole
 from tune_jobs.errors import StoreError, UserError
+from tune_jobs.private import folder_mode
 from tune_jobs.records import BatchSizeProfile, Look, Measurement, NoiseScale, TrialResult
 from tune_jobs.remote_folder import RemoteFolder
 from tune_jobs.tables import Row, decoded, encoded
@@ -119,7 +120,8 @@ class SweepStore:
     def create(self) -> None:
         """Make the folder; raises UserError when it cannot be written."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True, mode=folder_mode())
             self.write_text(self.folder / PROBE, "", lasting=False)
             self.delete(self.folder / PROBE)
             sync_folder(self.folder.parent)
