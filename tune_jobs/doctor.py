@@ -19,7 +19,15 @@ from tune_jobs.tracking.reachable import check_reachable, default_uri
 from tune_jobs.uris import shown
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-OF_RAY_OR_MLFLOW = ("gcs_server", "raylet", "ray::", "ray/dashboard", "ray/_private", "mlflow")
+OF_RAY_OR_MLFLOW = (
+    "sweep.py",
+    "gcs_server",
+    "raylet",
+    "ray::",
+    "ray/dashboard",
+    "ray/_private",
+    "mlflow",
+)
 INSIDE = "reached from this machine alone"
 # Ray's dashboard and job server run what they are sent, by design (CVE-2023-48022).
 OUTSIDE = (

@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,8 +106,12 @@ def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> Cluste
             if told:
                 say(told)
             os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        # Ray puts an abort with a C++ stack in the place of the handler of SIGTERM.
+        handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
         with _on_loopback(not in_a_cluster()):
             _init(options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
     return cluster_now()
 
 
