@@ -141,3 +141,20 @@ def _is_mapped(array: np.ndarray, path: Path) -> bool:
         if line.endswith(str(path)) and int(first, 16) <= address < int(last, 16):
             return True
     return False
+
+
+def test_a_flipped_bit_in_the_metadata_is_never_read_as_something_else(
+    dataset: Dataset, path: Path
+) -> None:
+    whole = path.read_bytes()
+    start = whole.rindex(b'{"name"')  # of its two copies the footer's is read
+    refused = 0
+    for at in range(start, whole.index(b"}", start) + 1):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << bit
+            try:
+                assert_same(read_dataset(bytes(flipped)), dataset)
+            except DataError:
+                refused += 1
+    assert refused > 1_000

@@ -10,14 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CORE = {f"tune_jobs.{name}" for name in ("errors", "records", "verdicts", "config", "formatting")}
+CORE = {
+    f"tune_jobs.{name}"
+    for name in ("errors", "records", "verdicts", "config", "formatting", "uris")
+}
 # From the ground to the top: a room imports from floors below its own, never from above.
 FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
+    ("uris", "durable", "tables", "private"),
     ("config", "remote_folder", "workload"),
     ("data", "store", "command_line"),
     ("workload_source",),
-    ("training",),
+    ("training", "holding"),
     ("measure", "tracking", "preparing"),
     ("reading",),
     ("judging",),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from ray.tune.experiment import Trial
 
 from tests import rows
 from tune_jobs.config import SweepConfig
@@ -12,31 +17,39 @@ from tune_jobs.store import SweepStore
 from tune_jobs.tuning.keeper import LISTENERS, RecordKeeper
 from tune_jobs.tuning.requests import Requests, TrialRequest
 
+REPORT: dict[str, Any] = {
+    "examples_seen": 320, "updates": 10, "outcome": "finished", "done": True, "rung": 0,
+    "train_loss": 0.1, "val_loss": 0.1, "val_metric": 0.5, "test_metric": 0.5,
+    "examples_to_target": None, "train_seconds": 99.0, "wall_time_seconds": 99.0,
+    "train_metric": None,
+}  # fmt: skip
+ASKED = {"batch_size": 32, "base_learning_rate": 1e-3, "learning_rate": 1e-3, "seed": 0}
+
+
+def a_trial(name: str = "t") -> Any:
+    """One that has ended, as Ray knows it."""
+    return SimpleNamespace(trial_id=name, config=ASKED, last_result=REPORT, status=Trial.TERMINATED)
+
+
+@contextmanager
+def a_keeper(store: SweepStore) -> Iterator[tuple[RecordKeeper, list[Any]]]:
+    """The keeper of a sweep's trials, and what it tells."""
+    heard: list[Any] = []
+    LISTENERS["again"] = [heard.append]
+    asked = Requests({32: TrialRequest(1.0, 0.0, None)}, {})
+    keeper = RecordKeeper(SweepConfig(name="again"), store, [], asked, "search")
+    keeper.setup()
+    yield keeper, heard
+    del LISTENERS["again"]
+
 
 def ended_again(store: SweepStore) -> list[Any]:
     """A trial `t` that runs once more, as after a kill before Tune noted its end; what is heard."""
-    heard: list[Any] = []
-    LISTENERS["again"] = [heard.append]
-    keeper = RecordKeeper(
-        SweepConfig(name="again"),
-        store,
-        [],
-        Requests({32: TrialRequest(1.0, 0.0, None)}, {}),
-        "search",
-    )
-    keeper.setup()
-    report: dict[str, Any] = {
-        "examples_seen": 320, "updates": 10, "outcome": "finished", "done": True, "rung": 0,
-        "train_loss": 0.1, "val_loss": 0.1, "val_metric": 0.5, "test_metric": 0.5,
-        "examples_to_target": None, "train_seconds": 99.0, "wall_time_seconds": 99.0,
-        "train_metric": None,
-    }  # fmt: skip
-    asked = {"batch_size": 32, "base_learning_rate": 1e-3, "learning_rate": 1e-3, "seed": 0}
-    trial: Any = SimpleNamespace(trial_id="t", config=asked, last_result=report)
-    keeper.on_trial_result(1, [trial], trial, report)
-    keeper.on_trial_complete(1, [trial], trial)
-    keeper.on_experiment_end([trial])
-    del LISTENERS["again"]
+    trial = a_trial()
+    with a_keeper(store) as (keeper, heard):
+        keeper.on_trial_result(1, [trial], trial, REPORT)
+        keeper.on_trial_complete(1, [trial], trial)
+        keeper.on_experiment_end([trial])
     return heard
 
 
@@ -55,3 +68,19 @@ def test_a_trial_that_had_failed_is_recorded_as_it_ended_at_last(tmp_path: Path)
     ended_again(store)
     (row,) = store.read_trials()
     assert (row.outcome, row.wall_time_seconds) == ("finished", 99.0)
+
+
+def test_a_row_that_was_lost_is_written_again_from_what_ray_kept(tmp_path: Path) -> None:
+    store = SweepStore(tmp_path)
+    with a_keeper(store) as (keeper, _):
+        keeper.on_trial_result(1, [], a_trial(), REPORT)
+        keeper.on_trial_complete(1, [], a_trial())
+    row, point = store.read_trials(), store.read_measurements()
+    shutil.rmtree(tmp_path / "trials.parts")
+    shutil.rmtree(tmp_path / "measurements.parts")
+    for _ in range(2):
+        with a_keeper(store) as (keeper, heard):
+            runs: Any = SimpleNamespace(trial_id="u", status=Trial.RUNNING, last_result={})
+            keeper.on_step_begin(1, [a_trial(), runs])
+        assert (store.read_trials(), store.read_measurements()) == (row, point)
+    assert heard == []  # the second time there was nothing to write

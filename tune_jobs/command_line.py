@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -32,7 +33,7 @@ _BATCH_SIZES = tyro.constructors.PrimitiveConstructorSpec(
 def _batch_sizes(text: str) -> tuple[Any, ...]:
     """Integers where they are; anything else is left for the configuration to refuse by name."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(int(p) if p.lstrip("+-").isdigit() else p for p in parts)
+    return tuple(int(p) if re.fullmatch("[+-]?[0-9]{1,18}", p) else p for p in parts)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def parse(arguments: Sequence[str] | None = None) -> Invocation:
         if group.name != "action":
             part = getattr(parsed, group.name)
             given |= {f.name: getattr(part, f.name) for f in fields(part)}
-    return Invocation(parsed.action, {k: v for k, v in given.items() if v not in (None, False)})
+    # By identity: 0 is a value that was given.
+    was_given = {k: v for k, v in given.items() if v is not None and v is not False}
+    return Invocation(parsed.action, was_given)
 
 
 def _options_type() -> type:

@@ -10,13 +10,14 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from tune_jobs.errors import UserError, unknown_name
+from tune_jobs.uris import check_tracking_uri, shown
 
 REFERENCE_BATCH_SIZE = 256
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
@@ -24,6 +25,26 @@ STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
 SEARCHES = (STRUCTURED, "tpe", "random", "grid")
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
+LARGEST_BATCH = 2**31 - 1
+# Beyond these a sweep would only fail later, or never end. A seed has room for those counted from
+# it: numpy's older generator, which TPE uses, takes 32 bits.
+RANGES: dict[str, tuple[float, float]] = {
+    "base_learning_rate": (1e-12, 1e4),
+    "budget_examples": (-math.inf, 10**12),
+    "learning_rate_span": (-math.inf, 10**6),
+    "max_trials_per_gpu": (-math.inf, 1_000),
+    "price_per_device_hour": (-math.inf, 10**9),
+    "profile_seconds": (-math.inf, 10**6),
+    "reduction_factor": (-math.inf, 1_000),
+    "seed": (0, 2**31 - 1),
+    "seeds": (-math.inf, 10_000),
+    "split_seed": (0, 2**31 - 1),
+    "trainings_to_come": (-math.inf, 10**12),
+    "trials": (-math.inf, 100_000),
+    "validation_examples": (-math.inf, 10**9),
+}
+LEAST_MEMORY_MIB = 64  # no process with torch holds less
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 LIMITS_OF_A_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -156,7 +177,7 @@ def resolve(
     later one wins."""
     given = settings_of(file, flags)
     preset = given.get("preset", "quick")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise unknown_name("preset", str(preset), PRESETS)
     suits = _suiting(str(given.get("data", SweepConfig.data)), preset)
     config = replace(SweepConfig(), **{**PRESETS[preset], **suits, **(known or {}), **given})
@@ -201,8 +222,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         settings = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}; give a readable TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: not valid TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config {path}: not valid TOML: {error}; save it as UTF-8") from error
+    except ValueError as error:  # also an integer of thousands of digits
+        raise UserError(f"--config {path}: not valid TOML: {error}; correct it") from error
+    except RecursionError as error:
+        raise UserError(f"--config {path}: values are nested too deeply; correct it") from error
     known = {f.name for f in fields(SweepConfig)}
     for key in settings:
         if key not in known:
@@ -219,13 +244,21 @@ def _defines(line: str, key: str) -> bool:
 
 
 def to_toml(config: SweepConfig) -> str:
-    """The whole configuration as TOML, from which the sweep can be run again."""
-    return tomli_w.dumps({k: v for k, v in asdict(config).items() if v is not None})
+    """The whole configuration as TOML, from which the sweep can be run again; no password in it."""
+    return tomli_w.dumps({k: v for k, v in asdict(to_be_kept(config)).items() if v is not None})
+
+
+def to_be_kept(config: SweepConfig) -> SweepConfig:
+    """The configuration as it may be shown, stored and pickled: passwords are `***`."""
+    uri = config.tracking_uri
+    return config if uri is None else replace(config, tracking_uri=shown(uri))
 
 
 def validate(config: SweepConfig) -> None:
     """Refuse what can be seen to be wrong without data, model or cluster. Raises UserError."""
     _validate_types(config)
+    _validate_texts(config)
+    _validate_ranges(config)
     _known("optimizer", config.optimizer, OPTIMIZERS)
     _known("search", config.search, SEARCHES)
     _known("goal", config.goal, GOALS)
@@ -274,6 +307,11 @@ def _validate_measure_and_verdict(config: SweepConfig) -> None:
     requested_micro_batch(config)
     if config.memory_limit_mib is not None:
         _positive("--memory-limit-mib", config.memory_limit_mib)
+        if config.memory_limit_mib < LEAST_MEMORY_MIB:
+            raise UserError(
+                f"--memory-limit-mib {config.memory_limit_mib:g}: torch alone holds more than "
+                f"{LEAST_MEMORY_MIB}; raise it, or leave it out"
+            )
     if not 0 <= config.memory_margin < 1:
         raise UserError(f"memory_margin {config.memory_margin}: must be in [0, 1), such as 0.1")
     _positive("profile_seconds", config.profile_seconds)
@@ -308,7 +346,38 @@ def _validate_types(config: SweepConfig) -> None:
         mistaken_bool = isinstance(value, bool) and bool not in allowed
         infinite = isinstance(value, float) and not math.isfinite(value)
         if mistaken_bool or infinite or not isinstance(value, allowed):
-            raise UserError(f"{f.name} = {value!r}: must be {f.type}; correct it")
+            raise UserError(f"{f.name} = {_shortened(value)}: must be {f.type}; correct it")
+
+
+def _validate_texts(config: SweepConfig) -> None:
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, str) and CONTROL_CHARACTERS.search(value):
+            raise UserError(f"{_label(f)} {_shortened(value)}: has control characters; correct it")
+    if config.accelerator is not None and not config.accelerator.strip():
+        raise UserError(f"--accelerator {config.accelerator!r}: names none; leave it out")
+    if not config.experiment.strip():
+        raise UserError(f"experiment {config.experiment!r}: names none; leave it out")
+    if config.tracking_uri is not None:
+        check_tracking_uri(config.tracking_uri, "--tracking-uri")
+
+
+def _validate_ranges(config: SweepConfig) -> None:
+    for f in fields(config):
+        low, high = RANGES.get(f.name, (-math.inf, math.inf))
+        value = getattr(config, f.name)
+        if f.name in RANGES and value is not None and not low <= value <= high:
+            rule = f"at most {high:,}" if low == -math.inf else f"{low:,} to {high:,}"
+            raise UserError(f"{_label(f)} {_shortened(value)}: must be {rule}; correct it")
+
+
+def _label(f: Field[Any]) -> str:
+    return "--" + f.name.replace("_", "-") if f.metadata["flag"] else f.name
+
+
+def _shortened(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown):,} characters)"
 
 
 def _validate_batch_sizes(config: SweepConfig) -> None:
@@ -316,8 +385,11 @@ def _validate_batch_sizes(config: SweepConfig) -> None:
     if not sizes:
         raise UserError("--batch-sizes is empty: give at least one, such as 16,32,64")
     for size in sizes:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise UserError(f"--batch-sizes: {size!r} is not a positive integer; correct it")
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_BATCH:
+            raise UserError(
+                f"--batch-sizes: {_shortened(size)} is not a positive integer up to "
+                f"{LARGEST_BATCH:,}; correct it"
+            )
     twice = sorted({s for s in sizes if sizes.count(s) > 1})
     if twice:
         raise UserError(f"--batch-sizes: {twice[0]} stands twice; name each batch size once")
@@ -382,9 +454,10 @@ def requested_micro_batch(config: SweepConfig) -> int | None:
     """Examples per pass when a number was given; None for `auto` and `whole`."""
     if config.micro_batch in MICRO_BATCHES:
         return None
-    if not config.micro_batch.isdigit() or int(config.micro_batch) < 1:
+    if not re.fullmatch("0*[1-9][0-9]{0,9}", config.micro_batch):
         raise UserError(
-            f"--micro-batch {config.micro_batch}: must be auto, whole, or a positive integer"
+            f"--micro-batch {_shortened(config.micro_batch)}: must be auto, whole, or a positive "
+            "integer"
         )
     return int(config.micro_batch)
 

@@ -31,6 +31,10 @@ class TrackingUnreachable(SweepError):
     """The MLflow tracking server does not answer."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what Ctrl-C is, with a status of its own."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UserError:
     """The error for a name that no registry holds: the known ones, and the nearest of them."""
     names = sorted(known)

@@ -31,7 +31,7 @@ def configuration(invocation: Invocation) -> SweepConfig:
     store = SweepStore.open(config.runs_dir, config.name)
     if not store.exists():
         raise UserError(f"--resume: there is no sweep in {store.address}; check --name, --runs-dir")
-    return resumed(resolve(store.config, {}), invocation.flags)
+    return resumed(store.read_config(), invocation.flags)
 
 
 def of_workload(given: Mapping[str, Any]) -> dict[str, Any]:

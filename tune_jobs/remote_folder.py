@@ -66,6 +66,11 @@ class RemoteFolder:
         found = self._tried("be read", lambda: self.filesystem.get_file_info(self.key(name)))
         return bool(found.type == fs.FileType.File)
 
+    def written_at(self, name: str) -> float:
+        """Seconds since 1970 by the storage's clock, 0 where there is no such file."""
+        info = self._tried("be read", lambda: self.filesystem.get_file_info(self.key(name)))
+        return float(info.mtime_ns or 0) / 1e9
+
     def read(self, name: str) -> bytes | None:
         """The file's content; None where there is no such file. Raises StoreError."""
         return self._tried("be read", lambda: self._read(name)) if self.exists(name) else None
@@ -91,11 +96,13 @@ class RemoteFolder:
     def delete(self, name: str) -> None:
         self._tried("be written", lambda: self.filesystem.delete_file(self.key(name)))
 
-    def names(self) -> list[str]:
-        """The files that lie directly in this folder."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
+    def names(self, under: str = "") -> list[str]:
+        """The files that lie directly in this folder, or in its folder `under`."""
+        place = self.key(under) if under else self.path
+        selector = fs.FileSelector(place, allow_not_found=True)
         found = self._tried("be listed", lambda: self.filesystem.get_file_info(selector))
-        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+        names = (info.base_name for info in found if info.type == fs.FileType.File)
+        return sorted(name for name in names if not name.endswith(".tmp"))
 
     def _tried(self, what: str, action: Any) -> Any:
         try:

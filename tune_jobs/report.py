@@ -10,7 +10,6 @@ verdict, also when it is undecided; 2 for what was asked wrongly; 1 for records 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 
-from tune_jobs.config import SweepConfig, resolve, validate
+from tune_jobs.config import SweepConfig, validate
 from tune_jobs.errors import UserError, exit_status, unknown_name
 from tune_jobs.reading import table_of_runs
 from tune_jobs.reading.cells import printable
@@ -132,11 +131,11 @@ def of_sweep(folder: str, options: Options) -> None:
         raise UserError("--map: a sweep's own names are known; leave it out")
     if options.mode or options.rows:
         raise UserError("--mode and --rows say how to read a table; leave them out")
-    own = resolve(store.config, {})
+    own = store.read_config()
     config = judged_by(own, options)
     answer = answer_of_sweep(config, store, options.target)
     show(answer, options)
-    facts = {"sweep": config.name, **(json.loads(store.read_text(store.environment) or "{}"))}
+    facts = {"sweep": config.name, **store.read_environment()}
     if options.html is not None:
         write_html(answer, options.html, config, facts)
     elif config == own and options.target is None:

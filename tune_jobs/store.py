@@ -14,23 +14,56 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import MISSING, asdict, fields
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, Generic, NoReturn
 
 from tune_jobs import remote_folder
+from tune_jobs.config import SweepConfig, resolve, to_toml
+from tune_jobs.durable import LEFT_BEHIND_SECONDS, remove_left_behind, sync_folder, write_whole
 from tune_jobs.errors import StoreError, UserError
+from tune_jobs.private import folder_mode
 from tune_jobs.records import BatchSizeProfile, Look, Measurement, NoiseScale, TrialResult
 from tune_jobs.remote_folder import RemoteFolder
+from tune_jobs.tables import Row, decoded, encoded
 
-Row = TypeVar("Row")
 PROBE = ".writable"
 PART_ROWS = 500  # some 10 ms to write
-_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+SEAL = "# sha256 of the lines below: "
+AGAIN = "delete it: --resume makes it again"
+# File -> what is lost where it cannot be read, and what to do.
+LOST = {
+    "sweep.toml": (
+        "what the sweep was begun with",
+        "put a copy in its place (the params of its MLflow run say the same), or begin a sweep "
+        "with another --name",
+    ),
+    "environment.json": ("where the sweep ran, and no result", AGAIN),
+    "verdict.json": ("the verdict, which the records make again", "delete it and run report.py"),
+    "looks.json": ("the looks that seeds were planned by", AGAIN),
+    "profiles.parquet": ("what an update costs at each batch size", AGAIN),
+    "noise_scale.parquet": ("the noise scale along a run, which decides nothing", "delete it"),
+    "trials.parquet": (
+        "the rows of trials that had ended",
+        "put a copy in its place (MLflow keeps one of a finished sweep), or delete it: --resume "
+        "writes again what Ray kept of them",
+    ),
+    "measurements.parquet": (
+        "the curves of trials that had ended",
+        "put a copy in its place (MLflow keeps one of a finished sweep), or delete it",
+    ),
+    "trials.parts": (
+        "the trials of this part; the table's other parts stand",
+        "delete it: --resume writes again what Ray kept of them",
+    ),
+    "measurements.parts": (
+        "the curves' points of this part; the table's other parts stand",
+        "delete it",
+    ),
+}
 
 
 class SweepStore:
@@ -47,6 +80,7 @@ class SweepStore:
         self.measurements = folder / "measurements.parquet"
         self.verdict = folder / "verdict.json"
         self.looks = folder / "looks.json"
+        self.lock = folder / "driver.json"
         self.ray = folder / "ray"
 
     @classmethod
@@ -86,9 +120,12 @@ class SweepStore:
     def create(self) -> None:
         """Make the folder; raises UserError when it cannot be written."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.write_text(self.folder / PROBE, "")
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True, mode=folder_mode())
+            self.write_text(self.folder / PROBE, "", lasting=False)
             self.delete(self.folder / PROBE)
+            sync_folder(self.folder.parent)
+            remove_left_behind(self.folder, LEFT_BEHIND_SECONDS)
         except StoreError as error:
             raise UserError(str(error)) from error
         except OSError as error:
@@ -102,9 +139,11 @@ class SweepStore:
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in self.remote.names():
+            if name == self.lock.name:
+                continue  # a driver's, and not a file of the sweep's
             content = self.remote.read(name)
             if content is not None:
-                _replace(self.folder / name, content)
+                write_whole(self.folder / name, content, lasting=False)
 
     def publish(self) -> None:
         """Put every file of this machine's copy (report, figures, MLflow's tie) on the remote."""
@@ -112,24 +151,54 @@ class SweepStore:
             return
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder)
-            if path.is_file() and name.parts[0] != self.ray.name and path.suffix != ".tmp":
+            own = name.parts[0] in (self.ray.name, self.lock.name) or path.suffix == ".tmp"
+            if path.is_file() and not own:
                 self.remote.write(name.as_posix(), path.read_bytes())
 
-    def write_text(self, path: Path, text: str) -> None:
-        self._write(path, text.encode())
+    def write_text(self, path: Path, text: str, *, lasting: bool = True) -> None:
+        self._write(path, text.encode(), lasting=lasting)
 
     def read_text(self, path: Path) -> str | None:
-        """A text file of this folder; None where there is none."""
+        """A text file of this folder; None where there is none. Raises StoreError."""
         content = self._read(path)
-        return None if content is None else content.decode()
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError as error:
+            self._damaged(path, error)
+
+    def _json(self, path: Path, otherwise: Any) -> Any:
+        """What a JSON file says, `otherwise` where there is none; an emptied one is damaged."""
+        text = self.read_text(path)
+        try:
+            return otherwise if text is None else json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._damaged(path, error)
+
+    def _damaged(self, path: Path, why: object) -> NoReturn:
+        name = path.parent.name if path.parent != self.folder else path.name
+        lost, remedy = LOST[name]
+        raise StoreError(f"{path} is damaged ({why}). With it is lost: {lost}. To go on: {remedy}")
 
     def delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         if self.remote is not None:
             self.remote.delete(path.relative_to(self.folder).as_posix())
 
-    def _write(self, path: Path, content: bytes) -> None:
-        _replace(path, content)
+    def age_seconds(self, path: Path) -> float:
+        """Since the file was written, by the clock of the storage: hosts may differ."""
+        now = self.folder / PROBE
+        self.write_text(now, "", lasting=False)
+        age = self._written_at(now) - self._written_at(path)
+        self.delete(now)
+        return age
+
+    def _written_at(self, path: Path) -> float:
+        if self.remote is not None:
+            return self.remote.written_at(path.relative_to(self.folder).as_posix())
+        return path.stat().st_mtime
+
+    def _write(self, path: Path, content: bytes, *, lasting: bool = True) -> None:
+        write_whole(path, content, lasting=lasting and self.remote is None)
         if self.remote is not None:
             self.remote.write(path.relative_to(self.folder).as_posix(), content)
 
@@ -143,19 +212,45 @@ class SweepStore:
         except OSError as error:
             raise StoreError(f"{path} cannot be read ({error.strerror})") from error
 
+    def write_config(self, config: SweepConfig) -> None:
+        """The configuration, sealed: a cut or changed one never reads as another's."""
+        text = to_toml(config)
+        self.write_text(self.config, f"{SEAL}{_sha256(text)}\n{text}")
+
+    def read_config(self) -> SweepConfig:
+        """What the sweep was begun with. Raises StoreError where that cannot be told."""
+        whole = self.read_text(self.config) or ""
+        first, _, text = whole.partition("\n")
+        if first.startswith(SEAL) and first != SEAL + _sha256(text):
+            self._damaged(self.config, "changed since; if you changed it, delete its first line")
+        # Without a seal it is of an earlier version, or was changed: its last setting must stand.
+        if not re.search(r"(?m)^experiment\s*=", whole):
+            self._damaged(self.config, "settings are missing at its end")
+        try:
+            return resolve(self.config, {})
+        except UserError as error:
+            self._damaged(self.config, error)
+
     def write_environment(self, facts: dict[str, Any]) -> None:
         self.write_text(self.environment, json.dumps(facts, indent=2) + "\n")
+
+    def read_environment(self) -> dict[str, Any]:
+        """Where the sweep ran; nothing where that was not kept. Raises StoreError."""
+        facts = self._json(self.environment, {})
+        if not isinstance(facts, dict):
+            self._damaged(self.environment, "not an object of JSON")
+        return facts
 
     def write_looks(self, looks: Sequence[Look]) -> None:
         self.write_text(self.looks, json.dumps([asdict(look) for look in looks]) + "\n")
 
     def read_looks(self) -> list[Look]:
         """Raises StoreError where the file is not what `write_looks` leaves."""
+        rows = self._json(self.looks, [])
         try:
-            rows = json.loads(self.read_text(self.looks) or "[]")
             return [Look(**{**row, "alive": tuple(row["alive"])}) for row in rows]
         except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{self.looks} is not a list of looks: {error!r}") from error
+            self._damaged(self.looks, f"not a list of looks: {error!r}")
 
     def write_profiles(self, rows: Sequence[BatchSizeProfile]) -> None:
         self._write(self.profiles, encoded(BatchSizeProfile, rows))
@@ -176,10 +271,10 @@ class SweepStore:
         return GrowingTable(self, Measurement, self.measurements)
 
     def read_profiles(self) -> list[BatchSizeProfile]:
-        return decoded(BatchSizeProfile, self._read(self.profiles), self.profiles)
+        return self._rows(BatchSizeProfile, self.profiles, self._read(self.profiles))
 
     def read_noise_scale(self) -> list[NoiseScale]:
-        return decoded(NoiseScale, self._read(self.noise_scale), self.noise_scale)
+        return self._rows(NoiseScale, self.noise_scale, self._read(self.noise_scale))
 
     def read_trials(self) -> list[TrialResult]:
         return self._read_whole(TrialResult, self.trials)
@@ -187,28 +282,41 @@ class SweepStore:
     def read_measurements(self) -> list[Measurement]:
         return self._read_whole(Measurement, self.measurements)
 
+    def _rows(self, kind: type[Row], path: Path, content: bytes | None) -> list[Row]:
+        try:
+            return [] if content is None else decoded(kind, content)
+        except ValueError as error:
+            self._damaged(path, error)
+
     def _write_whole(self, kind: type, path: Path, rows: Sequence[Any]) -> None:
         """The table as one file; its parts, which are in it, go after it stands."""
-        parts = list(self._parts(path))
+        parts = self._part_numbers(path)
         self._write(path, encoded(kind, rows))
-        for part, _ in reversed(parts):  # a reader finds no gap before what is left
-            self.delete(part)
-        if parts:
-            part_of(path, 1).parent.rmdir()
+        for number in parts:
+            self.delete(part_of(path, number))
+        folder = part_of(path, 1).parent
+        remove_left_behind(folder, 0)  # the table has one writer
+        with suppress(OSError):
+            folder.rmdir()
 
     def _read_whole(self, kind: type[Row], path: Path) -> list[Row]:
         # Parts first: those that are merged away meanwhile are in the file that is read after them.
-        added = [row for part, of in self._parts(path) for row in decoded(kind, of, part)]
-        rows = decoded(kind, self._read(path), path) + added
+        parts = [part_of(path, number) for number in self._part_numbers(path)]
+        added = [row for part in parts for row in self._rows(kind, part, self._read(part))]
+        rows = self._rows(kind, path, self._read(path)) + added
         return list({KEYS[kind](row): row for row in rows}.values())
 
-    def _parts(self, path: Path) -> Iterator[tuple[Path, bytes]]:
-        number = 1
-        while (content := self._read(part := part_of(path, number))) is not None:
-            yield part, content
-            number += 1
+    def _part_numbers(self, path: Path) -> list[int]:
+        """In their order; one that is missing hides none of the others."""
+        folder = part_of(path, 1).parent
+        if self.remote is not None:
+            names = self.remote.names(folder.name)
+        else:
+            names = [part.name for part in folder.glob("*.parquet")]
+        return sorted(int(name.split(".")[0]) for name in names if PART_NAME.fullmatch(name))
 
 
+PART_NAME = re.compile(r"[0-9]{5,}\.parquet")
 KEYS: dict[type, Callable[[Any], Any]] = {
     TrialResult: lambda row: row.trial_id,
     Measurement: lambda row: (row.trial_id, row.examples_seen),
@@ -222,7 +330,7 @@ class GrowingTable(Generic[Row]):
         self.store = store
         self.kind = kind
         self.path = path
-        self.number = 1 + sum(1 for _ in store._parts(path))
+        self.number = 1 + max(store._part_numbers(path), default=0)
         self.last: dict[Any, Row] = {}
 
     def add(self, row: Row) -> None:
@@ -233,7 +341,11 @@ class GrowingTable(Generic[Row]):
         """Put the added rows where a reader finds them; the last part is written again."""
         if not self.last:
             return
-        self.store._write(part_of(self.path, self.number), encoded(self.kind, self.last.values()))
+        part = part_of(self.path, self.number)
+        if not part.parent.exists() and self.store.folder.exists():
+            part.parent.mkdir(exist_ok=True)
+            sync_folder(self.store.folder)
+        self.store._write(part, encoded(self.kind, self.last.values()))
         if len(self.last) >= PART_ROWS:
             self.number, self.last = self.number + 1, {}
 
@@ -249,50 +361,8 @@ def part_of(path: Path, number: int) -> Path:
     return path.with_suffix(".parts") / f"{number:05}.parquet"
 
 
-def schema_of(kind: type) -> pa.Schema:
-    """The Arrow schema of a record: one nullable column per field."""
-    hints = get_type_hints(kind)
-    return pa.schema([(f.name, _arrow_type(hints[f.name])) for f in fields(kind)])
-
-
-def _arrow_type(hint: Any) -> pa.DataType:
-    plain = [t for t in get_args(hint) if t is not type(None)] or [hint]
-    return _ARROW[plain[0]]
-
-
-def encoded(kind: type, rows: Iterable[Any]) -> bytes:
-    """The rows as a Parquet file."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(kind))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def decoded(kind: type[Row], content: bytes | None, path: Path) -> list[Row]:
-    """The rows of a Parquet file, none where there is no file; `path` names it in errors."""
-    if content is None:
-        return []
-    try:
-        table = pq.read_table(pa.BufferReader(content))
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path} is not a readable Parquet file: {error}") from error
-    known = fields(kind)  # type: ignore[arg-type]
-    absent = [f for f in known if f.name not in table.column_names]
-    # A column with a default is younger than the oldest tables.
-    missing = [f.name for f in absent if f.default is MISSING]
-    if missing:
-        raise StoreError(f"{path} lacks the column {missing[0]}: it is not a table of this project")
-    names = [f.name for f in known if f not in absent]
-    return [kind(**{n: row[n] for n in names}) for row in table.to_pylist()]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file of a disk, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    if path.parent.suffix == ".parts":
-        path.parent.mkdir(exist_ok=True)
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _copy_of(address: str) -> Path:

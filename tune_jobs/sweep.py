@@ -8,13 +8,14 @@ What takes long to import is imported where it is needed: `--help` and `--dry-ru
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
@@ -23,8 +24,8 @@ from rich.console import Console
 
 from tune_jobs import environment
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import STRUCTURED, SweepConfig, to_toml
-from tune_jobs.errors import exit_status
+from tune_jobs.config import STRUCTURED, SweepConfig, to_be_kept
+from tune_jobs.errors import Terminated, exit_status
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
 if TYPE_CHECKING:
@@ -37,11 +38,18 @@ if TYPE_CHECKING:
 
 def main() -> int:
     invocation = parse()
+    signal.signal(signal.SIGTERM, terminate)
     try:
         return exit_status(partial(run, invocation))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted; take it up again with --resume and the same --name", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
+
+
+def terminate(*_: object) -> NoReturn:
+    """SIGTERM ends a sweep as Ctrl-C does; a second one at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Terminated
 
 
 def run(invocation: Invocation) -> int:
@@ -56,11 +64,13 @@ def run(invocation: Invocation) -> int:
     if action.dry_run:
         print_plan(config, console)
         return 0
+    from tune_jobs.holding import held
     from tune_jobs.tracking.of_sweep import reachable_uri
 
-    store.create()
     uri = reachable_uri(config, partial(say, console))
-    return sweep(Job(config, store, preparing.data(config), uri, console, action))
+    config = to_be_kept(config)  # from here on `uri` alone holds a password
+    with held(store):
+        return sweep(Job(config, store, preparing.data(config), uri, console, action))
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def sweep(job: Job) -> int:
 
     config, store = job.config, job.store
     cluster = join(config, store, ROOT, job.say)
-    store.write_text(store.config, to_toml(config))
+    store.write_config(config)
     facts = environment.describe(ROOT) | job_facts(cluster)
     facts |= {"train_examples": train_examples(config, job.data_path)}
     store.write_environment(facts)

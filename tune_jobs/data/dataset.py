@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,13 @@ def _digest(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+def _digest_of(described: Mapping[str, Any]) -> str:
+    """Of what the metadata say, their own digest left out."""
+    said = {name: value for name, value in described.items() if name != "description_md5"}
+    text = json.dumps(said, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
 def _check(dataset: Dataset) -> None:
     for title, split in (("train", dataset.train), ("test", dataset.test)):
         images, labels = split.images, split.labels
@@ -155,6 +163,7 @@ def _schema(dataset: Dataset) -> pa.Schema:
         "std": dataset.std,
         "md5": _digest(dataset),
     }
+    described["description_md5"] = _digest_of(described)
     fields = [
         pa.field("split", pa.string(), nullable=False),
         pa.field("image", pa.binary(int(np.prod(shape))), nullable=False),
@@ -176,6 +185,9 @@ def _decode(source: Any, origin: str) -> Dataset:
     try:
         reader = pa.ipc.open_file(source)
         described = json.loads(reader.schema.metadata[_METADATA_KEY])
+        # Files of earlier versions have no such digest.
+        if described.get("description_md5", found := _digest_of(described)) != found:
+            raise ValueError("its metadata are not those that were written")
         shape = tuple(described["shape"])
         train, test = (_view(reader.get_batch(i), shape) for i in (0, 1))
         return Dataset(

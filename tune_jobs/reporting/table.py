@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from tune_jobs.uris import shown, without_user
+
 if TYPE_CHECKING:
     from tune_jobs.store import SweepStore
 
@@ -29,9 +31,9 @@ def number(value: float | None, form: str) -> str:
 
 def places(store: SweepStore, uri: str | None, whole: bool) -> list[tuple[str, str]]:
     """Where to look further. `uri` is MLflow's store; `whole` says that no row is missing there."""
-    ui = f"scripts/mlflow_ui (store: {uri})" if uri else "no tracking store was reachable"
+    ui = f"scripts/mlflow_ui (store: {shown(uri)})" if uri else "no tracking store was reachable"
     if uri and uri.startswith("http"):
-        ui = uri
+        ui = without_user(uri)
     return [
         ("records", store.address),
         ("report", f"{store.folder}/report.html, python tune_jobs/report.py {store.address}"),

@@ -34,6 +34,7 @@ from tune_jobs.tracking.outbox import Outbox
 from tune_jobs.tracking.parent import Sweep, log_artifacts, open_parent, save_charts, write_verdict
 from tune_jobs.tracking.reachable import check_reachable
 from tune_jobs.tracking.writer import Writer
+from tune_jobs.uris import hidden, shown
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +193,8 @@ class MlflowCopy:
         self._incomplete.add(identity(item.row))
 
     def _note(self, error: Exception) -> None:
-        message = f"{type(error).__name__}: {error}"
+        message = hidden(f"{type(error).__name__}: {error}", self.uri)
         # Once for each outage, not for each attempt; the sweep goes on with the store.
         if self.last_error is None:
-            log.warning("MLflow at %s: %s", self.uri, message.splitlines()[0])
+            log.warning("MLflow at %s: %s", shown(self.uri), message.splitlines()[0])
         self.last_error = message

@@ -16,6 +16,7 @@ from tune_jobs.errors import StoreError, UserError, unknown_name
 from tune_jobs.records import OUTCOMES, STAGES
 from tune_jobs.tracking.client import PARENT, connect, search
 from tune_jobs.tracking.reachable import check_reachable, sqlite_path
+from tune_jobs.uris import hidden, shown
 
 SECTIONS = ("params", "metrics", "tags")
 INFINITE = 1e300  # MLflow keeps an infinity as 1.8e308
@@ -88,13 +89,13 @@ def _require_store(uri: str) -> None:
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise UserError(
-            f"--tracking-uri {uri}: there is no such database; name the one that holds the "
+            f"--tracking-uri {shown(uri)}: there is no such database; name the one that holds the "
             "experiment, such as sqlite:////absolute/path/mlflow.db"
         )
     if path is not None:
         with path.open("rb") as file:
             if file.read(15) != b"SQLite format 3":
-                raise UserError(f"--tracking-uri {uri}: {path} is not a SQLite database")
+                raise UserError(f"--tracking-uri {shown(uri)}: {path} is not a SQLite database")
     check_reachable(uri)
 
 
@@ -110,7 +111,7 @@ def _runs(uri: str, experiment: str) -> Iterator[Any]:
             raise unknown_name("--from-mlflow: the experiment", experiment, known)
         yield from search(client, found.experiment_id)
     except MlflowException as error:
-        raise StoreError(f"MLflow cannot read {uri}: {error}") from error
+        raise StoreError(f"MLflow cannot read {shown(uri)}: {hidden(str(error), uri)}") from error
 
 
 def _confirm_runs(runs: Sequence[Any]) -> tuple[list[Any], Counter[str]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from tune_jobs.config import SweepConfig
+from tune_jobs.config import SweepConfig, to_be_kept
 from tune_jobs.errors import TrackingUnreachable
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.mlflow_copy import MlflowCopy
 from tune_jobs.tracking.reachable import check_reachable, default_uri
+from tune_jobs.uris import with_password
 
 FACTS = ("commit", "cluster", "ray_job_id", "submission_id")
 
@@ -20,8 +22,9 @@ def reachable_uri(config: SweepConfig, say: Callable[[str], None]) -> str | None
 
     Errors:
         TrackingUnreachable: it does not answer, and the configuration requires it.
+        UserError: its password is not at hand.
     """
-    uri = config.tracking_uri or default_uri()
+    uri = with_password(config.tracking_uri or default_uri(), os.environ)
     try:
         check_reachable(uri)
     except TrackingUnreachable as error:
@@ -48,7 +51,8 @@ class SweepCopy:
         if uri is None:
             return cls(store, None)
         copy = MlflowCopy(uri, config.experiment, config.name, store.folder / "mlflow.json")
-        params = {f.name: str(getattr(config, f.name)) for f in fields(SweepConfig)}
+        kept = to_be_kept(config)
+        params = {f.name: str(getattr(kept, f.name)) for f in fields(SweepConfig)}
         tags = {name: str(facts[name]) for name in FACTS if facts.get(name) is not None}
         copy.start(params, {"sweep": config.name, **tags})
         return cls(store, copy)

@@ -15,6 +15,7 @@ from tune_jobs.errors import TrackingUnreachable
 from tune_jobs.tracking import compare_view
 from tune_jobs.tracking.client import PARENT, connect, log_batch, search
 from tune_jobs.tracking.reachable import sqlite_path
+from tune_jobs.uris import shown, without_user
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where scripts/mlflow_ui serves a local store
 
@@ -89,7 +90,7 @@ def save_charts(parent: Parent, stages: Set[str], now_ms: int) -> str | None:
     for name in compare_view.outdated(client.get_experiment(experiment_id).tags):
         client.delete_experiment_tag(experiment_id, name)
     uri = parent.sweep.uri
-    base = uri.rstrip("/") if uri.startswith("http") else LOCAL_UI
+    base = without_user(uri).rstrip("/") if uri.startswith("http") else LOCAL_UI
     return base + compare_view.page(experiment_id, parent.run_id)
 
 
@@ -132,6 +133,6 @@ def _check_artifact_place(parent: Parent) -> None:
         return
     if server.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise TrackingUnreachable(
-            f"tracking server {parent.sweep.uri!r} keeps artifacts in {place.path}, a folder of "
-            "its own machine; start it with --serve-artifacts, and name a new experiment"
+            f"tracking server {shown(parent.sweep.uri)!r} keeps artifacts in {place.path}, a "
+            "folder of its own machine; start it with --serve-artifacts, and name a new experiment"
         )

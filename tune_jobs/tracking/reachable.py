@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 from tune_jobs.errors import TrackingUnreachable
+from tune_jobs.uris import check_tracking_uri, credentials, hidden, shown, without_user
 
 
 def default_uri() -> str:
@@ -24,35 +27,77 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def check_reachable(uri: str, timeout_seconds: float = 5) -> None:
-    """Raise TrackingUnreachable when `uri` cannot take a run; costs no import of MLflow."""
+    """Raise TrackingUnreachable when `uri` cannot take a run; costs no import of MLflow.
+
+    Raises UserError for what is no address of anything.
+    """
+    check_tracking_uri(uri)
     if uri.startswith(("http://", "https://")):
         _check_server(uri, timeout_seconds)
     elif (path := sqlite_path(uri)) is not None:
         _check_sqlite(uri, path)
     elif uri.startswith("file:") or "://" not in uri:
         raise TrackingUnreachable(
-            f"tracking store {uri!r} is a folder, which MLflow no longer writes; "
+            f"tracking store {shown(uri)!r} is a folder, which MLflow no longer writes; "
             "use sqlite:////absolute/path/mlflow.db or the http(s) address of a server"
         )
 
 
 def _check_server(uri: str, timeout_seconds: float) -> None:
-    health = uri.rstrip("/") + "/health"
+    """It answers, and takes the credentials: /health asks for none."""
     remedy = (
         "start it (mlflow server --host 127.0.0.1 --port 5000), correct --tracking-uri or "
         "MLFLOW_TRACKING_URI, or leave both out to use SQLite in the working folder"
     )
+    failed = _failure(uri, "/health", timeout_seconds)
+    if failed is None:
+        failed = _failure(uri, "/api/2.0/mlflow/experiments/search?max_results=1", timeout_seconds)
+        failed = failed if failed and failed.code in (401, 403) else None
+    if failed is None:
+        return
+    if failed.code == 401:
+        remedy = (
+            "give user and password in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "in the URI"
+        )
+    elif failed.code == 403:
+        remedy = "start the server with this host in --allowed-hosts, or let this user read it"
+    raise TrackingUnreachable(
+        f"tracking server {shown(uri)!r}: GET {failed.address} {hidden(failed.said, uri)}; {remedy}"
+    )
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A request that failed; `code` is the server's, None where it gave none."""
+
+    address: str
+    said: str
+    code: int | None = None
+
+
+def _failure(uri: str, path: str, timeout_seconds: float) -> _Failure | None:
+    address = without_user(uri).rstrip("/") + path
+    request = urllib.request.Request(address, headers=_authorization(uri))
     try:
-        with urllib.request.urlopen(health, timeout=timeout_seconds):
-            return
+        with urllib.request.urlopen(request, timeout=timeout_seconds):
+            return None
     except urllib.error.HTTPError as error:
-        failed = f"answered {error.code} {error.reason}"
-        if error.code == 403:
-            remedy = "start the server with this host in --allowed-hosts"
         error.close()
+        return _Failure(address, f"answered {error.code} {error.reason}", error.code)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        failed = f"failed ({getattr(error, 'reason', None) or error})"
-    raise TrackingUnreachable(f"tracking server {uri!r}: GET {health} {failed}; {remedy}")
+        return _Failure(address, f"failed ({getattr(error, 'reason', None) or error})")
+
+
+def _authorization(uri: str) -> dict[str, str]:
+    """As MLflow's client sends it: what stands in the URI, else its environment variables."""
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    beside = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
+    found, token = credentials(uri) or beside, os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if found is not None:
+        word = base64.b64encode(":".join(found).encode()).decode()
+        return {"Authorization": f"Basic {word}"}
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _check_sqlite(uri: str, path: Path) -> None:

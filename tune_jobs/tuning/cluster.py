@@ -7,7 +7,10 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,12 @@ import psutil
 import ray
 import torch
 import yaml
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
 from tune_jobs.errors import UserError
+from tune_jobs.private import secure_token
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
@@ -88,8 +93,8 @@ def _times(shape: Shape, bundle: Shape) -> float:
     return math.floor(min(times, default=0.0) + 1e-9)
 
 
-def start_ray(root: Path) -> Cluster:
-    """Join the cluster of the job, or start Ray on this machine; never twice."""
+def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> Cluster:
+    """Join the job's cluster, or start Ray on this machine for its user alone; never twice."""
     if not ray.is_initialized():
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options: dict[str, object] = {"logging_level": "warning", "log_to_driver": False}
@@ -98,8 +103,32 @@ def start_ray(root: Path) -> Cluster:
             options |= {"address": "local", "include_dashboard": False}
             path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]  # the user's own
             options |= {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(path)}}}
-        _init(options)
+            told = secure_token(os.environ)
+            if told:
+                say(told)
+            os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        # Ray puts an abort with a C++ stack in the place of the handler of SIGTERM.
+        handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+        with _on_loopback(not in_a_cluster()):
+            _init(options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
     return cluster_now()
+
+
+@contextmanager
+def _on_loopback(wanted: bool) -> Iterator[None]:
+    """A node that is started meanwhile listens on 127.0.0.1 alone.
+
+    Ray does so by itself on a Mac, and on Linux listens on every interface: this is the switch
+    between the two. Given as `_node_ip_address`, 127.0.0.1 is replaced by an outer address.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not wanted
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _init(options: dict[str, object]) -> None:

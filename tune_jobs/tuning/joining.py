@@ -26,7 +26,7 @@ def join(config: SweepConfig, store: SweepStore, root: Path, say: Callable[[str]
     """
     if not in_a_cluster():
         check_request(config, this_machine())  # before the seconds that Ray takes to start
-    cluster = start_ray(root)
+    cluster = start_ray(root, say)
     check_request(config, cluster)
     check_storage(store, cluster)
     check_energy(config, cluster, say)

@@ -28,7 +28,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
     """Writes each trial's row when it ends, and its reports at rungs and every two seconds.
 
     A driver that was killed after it wrote a trial's row and before Tune noted the trial's end has
-    that trial run again on resume: the row that stands is kept.
+    that trial run again on resume: the row that stands is kept. Rows that were lost with a file of
+    the store are written again from what Ray kept, each with the last point of its curve.
     """
 
     def __init__(
@@ -51,6 +52,19 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self.points = self.store.growing_measurements()
         rows = self.store.read_trials()
         self.ended = {row.trial_id: row for row in rows if row.outcome != "failed"}
+        self.missing_looked_for = False
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Once, after a restore: every trial that Ray knows to have ended has its row."""
+        if self.missing_looked_for:
+            return
+        self.missing_looked_for = True
+        for trial in trials:
+            last = trial.last_result or {}
+            over = trial.status == Trial.TERMINATED and "outcome" in last
+            if over and trial.trial_id not in self.ended:
+                self.on_trial_result(iteration, trials, trial, last)
+                self._keep(trial, last["outcome"], last.get("reason"))
 
     def on_trial_result(
         self,

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tune_jobs.config import STRUCTURED, SweepConfig
+from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.planning.learning_rates import known_now, propose
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
@@ -335,22 +335,27 @@ def _fit(tuner: tune.Tuner, samples: int) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """On SIGINT Tune saves its state, and KeyboardInterrupt is raised here.
+    """On SIGINT Tune saves its state, and KeyboardInterrupt is raised here; Terminated on SIGTERM.
 
-    By itself Tune returns from an interrupted experiment as from one that is over. It listens to
-    SIGUSR1 as well, so that is what it is sent.
+    By itself Tune returns from an interrupted experiment as from one that is over, and leaves
+    SIGTERM to an abort. It listens to SIGUSR1 as well, so that is what it is sent.
     """
-    interrupted = threading.Event()
+    received: list[int] = []
 
-    def pass_on(*_: object) -> None:
-        interrupted.set()
+    def pass_on(number: int, _: object) -> None:
+        received.append(number)
         signal.raise_signal(signal.SIGUSR1)
 
-    before = signal.signal(signal.SIGINT, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGUSR1, signal.default_int_handler)  # until Tune listens
     try:
         yield
+    except KeyboardInterrupt:
+        if signal.SIGTERM in received:
+            raise Terminated from None
+        raise
     finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise Terminated if signal.SIGTERM in received else KeyboardInterrupt
