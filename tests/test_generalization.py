@@ -11,12 +11,12 @@ from scipy import stats
 
 from tests import rows
 from tune_jobs.judging.generalization import (
-    QUANTITIES,
     difference_p,
     estimates,
     generalization,
     holm,
     observed,
+    quantities,
 )
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Generalization
@@ -59,7 +59,7 @@ def judged(runs: Sequence[TargetRun]) -> Generalization:
 
 def corrected(runs: Sequence[TargetRun]) -> list[float | None]:
     """The p values alone, without the intervals, which take a hundred times as long."""
-    return holm([difference_p(observed(runs, of)) for of in QUANTITIES.values()])
+    return holm([difference_p(observed(runs, of)) for of in quantities("accuracy").values()])
 
 
 def false_alarms(times: int, **kind: Any) -> float:

@@ -286,7 +286,8 @@ class TargetRun:
             size makes in the whole budget.
         resolution: within what part of itself `examples_to_target` is known; None where not told.
         metric, mode: the metric's own name, and whether larger is better: `max` or `min`.
-        val_metric: of a metric that is no accuracy, its value at the end of the run.
+        val_metric, test_metric, train_metric, test_metric_at_equal_updates: of a metric that is no
+            accuracy, what the accuracies are of one.
         examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, or `epochs`
             where a table does not tell how many examples an epoch has.
     """
@@ -317,3 +318,6 @@ class TargetRun:
     mode: str = "max"
     val_metric: float | None = None
     examples_unit: str = "examples"
+    test_metric: float | None = None
+    train_metric: float | None = None
+    test_metric_at_equal_updates: float | None = None

@@ -147,7 +147,8 @@ class GeneralizationRow:
 
 @dataclass(frozen=True)
 class Generalization:
-    """Test accuracy over batch sizes, and whether its differences are more than noise.
+    """The test metric over batch sizes, and whether its differences are more than noise. Fields
+    say `accuracy` whatever the `metric` is.
 
     Each p value is of one test over all batch sizes (paired by seed where seeds are shared),
     Holm-corrected for the three tests; `distinguishable` is None when nothing could be tested.
@@ -159,6 +160,7 @@ class Generalization:
     test_accuracy_at_equal_updates_p: float | None
     distinguishable: bool | None
     sentence: str
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ The error of the test split itself is common to all runs and is in none of the i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,42 +28,57 @@ EXACT = 1e-18
 Value = Callable[[TargetRun], float | None]
 
 
+def tested(run: TargetRun) -> float | None:
+    """The test metric at the end of the run."""
+    return run.test_accuracy if run.test_metric is None else run.test_metric
+
+
 def gap(run: TargetRun) -> float | None:
-    """Train accuracy less test accuracy, at the end of the run."""
-    if run.train_accuracy is None or run.test_accuracy is None:
+    """How much better the metric is on the training split than on test, at the end of the run."""
+    train = run.train_accuracy if run.train_metric is None else run.train_metric
+    test = tested(run)
+    if train is None or test is None:
         return None
-    return run.train_accuracy - run.test_accuracy
+    return train - test if run.mode == "max" else test - train
 
 
-QUANTITIES: dict[str, Value] = {
-    "test accuracy": lambda run: run.test_accuracy,
-    "train-to-test gap": gap,
-    "test accuracy at equal updates": lambda run: run.test_accuracy_at_equal_updates,
-}
+def at_equal_updates(run: TargetRun) -> float | None:
+    """The test metric after as many updates as the largest batch size makes."""
+    known = run.test_metric_at_equal_updates
+    return run.test_accuracy_at_equal_updates if known is None else known
+
+
+def quantities(metric: str) -> dict[str, Value]:
+    """What is told of the test split, by its name."""
+    return {
+        f"test {metric}": tested,
+        "train-to-test gap": gap,
+        f"test {metric} at equal updates": at_equal_updates,
+    }
 
 
 def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalization | None:
-    """Each batch size's test accuracies with intervals, and one test of each over all of them.
+    """Each batch size's test metrics with intervals, and one test of each over all of them.
 
-    `runs` are those of one workload, each once. None where no run has a test accuracy.
+    `runs` are those of one workload, each once. None where no run has a test metric.
     """
-    found = {name: observed(runs, of) for name, of in QUANTITIES.items()}
-    if not len(found["test accuracy"].value) and not len(
-        found["test accuracy at equal updates"].value
-    ):
+    metric = runs[0].metric if runs else "accuracy"
+    found = {name: observed(runs, of) for name, of in quantities(metric).items()}
+    at_end, _, at_updates = found.values()
+    if not len(at_end.value) and not len(at_updates.value):
         return None
     sizes = sorted({run.batch_size for run in runs})
     tables = {name: estimates(of, confidence) for name, of in found.items()}
     nothing = Estimate(None, None, None)
     rows = tuple(
-        GeneralizationRow(size, *(tables[name].get(size, nothing) for name in QUANTITIES))
+        GeneralizationRow(size, *(table.get(size, nothing) for table in tables.values()))
         for size in sizes
     )
     chances = holm([difference_p(of) for of in found.values()])
-    tested = [p for p in chances if p is not None]
-    apart = min(tested) <= 1 - confidence if tested else None
-    sentence = _sentence(chances, rows, confidence)
-    return Generalization(rows, chances[0], chances[1], chances[2], apart, sentence)
+    known = [p for p in chances if p is not None]
+    apart = min(known) <= 1 - confidence if known else None
+    sentence = _sentence(dict(zip(found, chances, strict=True)), rows, metric, confidence)
+    return Generalization(rows, chances[0], chances[1], chances[2], apart, sentence, metric)
 
 
 @dataclass(frozen=True)
@@ -150,30 +165,33 @@ def holm(chances: Sequence[float | None]) -> list[float | None]:
 
 
 def _sentence(
-    chances: Sequence[float | None],
+    chances: Mapping[str, float | None],
     rows: Sequence[GeneralizationRow],
+    metric: str,
     confidence: float,
 ) -> str:
-    tested = [(p, name) for p, name in zip(chances, QUANTITIES, strict=True) if p is not None]
-    if not tested:
+    known = [(p, name) for name, p in chances.items() if p is not None]
+    if not known:
         return (
-            "Whether test accuracy differs between batch sizes cannot be told: that needs two "
+            f"Whether test {metric} differs between batch sizes cannot be told: that needs two "
             "batch sizes with two seeds each."
         )
-    apart = [f"{name} (p = {p:.2g})" for p, name in tested if p <= 1 - confidence]
+    apart = [f"{name} (p = {p:.2g})" for p, name in known if p <= 1 - confidence]
     if not apart:
-        names = ", ".join(name for _, name in tested)
-        least = min(p for p, _ in tested)
+        names = ", ".join(name for _, name in known)
+        least = min(p for p, _ in known)
         return (
             f"Differences between batch sizes in {names} cannot be told from the noise between "
             f"seeds (least p = {least:.2g})."
         )
     told = f"Batch sizes differ by more than noise in {' and '.join(apart)}."
-    return told + _ends(chances[0], rows, confidence)
+    return told + _ends(chances[f"test {metric}"], rows, metric, confidence)
 
 
-def _ends(chance: float | None, rows: Sequence[GeneralizationRow], confidence: float) -> str:
-    """From which batch size the test accuracy is least to where it is most, if that differs."""
+def _ends(
+    chance: float | None, rows: Sequence[GeneralizationRow], metric: str, confidence: float
+) -> str:
+    """From which batch size the test metric is least to where it is most, if that differs."""
     known = [
         (r.test_accuracy.value, r.batch_size) for r in rows if r.test_accuracy.value is not None
     ]
@@ -181,6 +199,6 @@ def _ends(chance: float | None, rows: Sequence[GeneralizationRow], confidence: f
         return ""
     (least, low), (most, high) = min(known), max(known)
     return (
-        f" Test accuracy goes from {quantity(least, digits=4)} at {low} to "
+        f" Test {metric} goes from {quantity(least, digits=4)} at {low} to "
         f"{quantity(most, digits=4)} at {high}."
     )

@@ -215,7 +215,7 @@ def _verdict(
         generalization=generalization(runs, policy.confidence),
         sensitivity=by_target(contests),
         by_goal=_by_goal(case, target, contest, shown, short),
-        pareto=pareto(rows),
+        pareto=pareto(rows, case.runs[0].mode),
         learning_rate_rule=_rule(case),
         rate_deviation={str(size): math.sqrt(of.variance) for size, of in short.items()},
         confidence=policy.confidence,

@@ -39,14 +39,14 @@ def unknown_goal(goal: str, quantity: str, reason: str) -> GoalAnswer:
     return GoalAnswer(goal, quantity, "unproven", None, None, (), (), reason)
 
 
-def pareto(rows: Sequence[BatchSizeVerdict]) -> Pareto:
-    """Over time (else examples), memory and validation accuracy, by typical values.
+def pareto(rows: Sequence[BatchSizeVerdict], mode: str = "max") -> Pareto:
+    """Over time (else examples), memory and validation metric, by typical values.
 
     Only batch sizes that reached the target in most of their runs take part.
     """
     reached = [row for row in rows if 2 * row.reached > row.seeds]
     axes = _axes(reached)
-    points = {row.batch_size: tuple(_least(row, axis) for axis in axes) for row in reached}
+    points = {row.batch_size: tuple(_least(row, axis, mode) for axis in axes) for row in reached}
     kept = [
         size for size, mine in points.items() if not any(_beats(p, mine) for p in points.values())
     ]
@@ -56,7 +56,7 @@ def pareto(rows: Sequence[BatchSizeVerdict]) -> Pareto:
 def _axes(rows: Sequence[BatchSizeVerdict]) -> tuple[str, ...]:
     first = "time_to_target_seconds" if _known(rows, "time_to_target_seconds") else None
     first = first or "examples_to_target"
-    axes = (first, "peak_memory_mib", "val_accuracy")
+    axes = (first, "peak_memory_mib", "val_accuracy", "val_metric")
     return tuple(axis for axis in axes if _known(rows, axis))
 
 
@@ -70,11 +70,12 @@ def _value(row: BatchSizeVerdict, axis: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _least(row: BatchSizeVerdict, axis: str) -> float:
+def _least(row: BatchSizeVerdict, axis: str, mode: str) -> float:
     """The value, turned so that less is better."""
     value = _value(row, axis)
     assert value is not None, "axes are known for every row"
-    return -value if axis == "val_accuracy" else value
+    larger = axis == "val_accuracy" or (axis == "val_metric" and mode == "max")
+    return -value if larger else value
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -147,10 +147,12 @@ def why_not(
     rows: Sequence[BatchSizeVerdict], runs: Sequence[TargetRun], target: float | None
 ) -> str:
     """No run reached the target: how far they came."""
-    known = [(r.val_accuracy.value, r.batch_size) for r in rows if r.val_accuracy.value is not None]
+    metric = runs[0].metric if runs else "accuracy"
+    ends = [(r.val_accuracy if metric == "accuracy" else r.val_metric, r.batch_size) for r in rows]
+    known = [(end.value, size) for end, size in ends if end.value is not None]
     came = ""
     if known:
-        best, size = max(known)
+        best, size = (max if runs[0].mode == "max" else min)(known)
         came = f"; {size} came closest, with {quantity(best)}"
     return f"None of {len(runs)} runs reached {target_name(target)}{came}."
 

@@ -16,7 +16,7 @@ def rank(trial: TrialResult) -> tuple[bool, float, float]:
     to_target = trial.examples_to_target
     reached = to_target is not None
     unused = -float(to_target) if to_target is not None else float(trial.examples_seen)
-    return reached, unused, _goodness(trial)
+    return reached, unused, goodness(trial)
 
 
 def best_trial(trials: Sequence[TrialResult], goal: str = "time") -> TrialResult | None:
@@ -30,10 +30,10 @@ def best_trial(trials: Sequence[TrialResult], goal: str = "time") -> TrialResult
 
 def accuracy_rank(trial: TrialResult) -> tuple[int, float]:
     """How good a trial is where the final metric counts, the larger the better."""
-    return trial.examples_seen, _goodness(trial)
+    return trial.examples_seen, goodness(trial)
 
 
-def _goodness(trial: TrialResult) -> float:
+def goodness(trial: TrialResult) -> float:
     """The validation metric, turned so that larger is better."""
     if trial.val_metric is None:
         return -math.inf

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.reading.choosing import best_trial
@@ -203,8 +204,17 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         resolution=known_within(trial.examples_to_target, trial),
         metric=trial.metric,
         mode=trial.mode,
-        val_metric=trial.val_metric if whole and trial.metric != "accuracy" else None,
+        **({} if trial.metric == "accuracy" else _other_metric(trial, whole, at_equal_updates)),
     )
+
+
+def _other_metric(
+    trial: TrialResult, whole: bool, at_equal_updates: float | None
+) -> dict[str, Any]:
+    """Of a metric that is no accuracy: at the end of a whole run, and at equal updates."""
+    ended = {name: getattr(trial, name) for name in ("val_metric", "test_metric", "train_metric")}
+    known = ended if whole else dict.fromkeys(ended)
+    return known | {"test_metric_at_equal_updates": at_equal_updates}
 
 
 def known_within(examples: float | None, trial: TrialResult) -> float | None:

@@ -73,7 +73,7 @@ class Progress:
             f"[{time.monotonic() - self.began:5.0f} s] {self.stage} "
             f"{len(self.ended):3}/{self.trials} "
             f"{r.name:<24} {r.outcome:<9} {r.examples_seen:>7} examples  "
-            f"val {number(r.val_accuracy, '.4f')}  to target {reached:>6}  {self._left()}"
+            f"val {number(r.val_metric, '.4f')}  to target {reached:>6}  {self._left()}"
         ).replace("[", r"\[")
 
     def _left(self) -> str:
@@ -93,7 +93,7 @@ class Progress:
             + f" of {self.trials}   {self._left()}"
         )
         table = Table(title=title, box=None, title_justify="left")
-        for heading in ("batch size", "best learning rate", "examples to target", "val accuracy"):
+        for heading in ("batch size", "best learning rate", "examples to target", "val metric"):
             table.add_column(heading, justify="right")
         for size in self.batch_sizes:
             best = self.best.get(size)
@@ -104,6 +104,6 @@ class Progress:
                 str(size),
                 number(best.learning_rate, ".2g"),
                 number(best.examples_to_target, "d"),
-                number(best.val_accuracy, ".4f"),
+                number(best.val_metric, ".4f"),
             )
         return table

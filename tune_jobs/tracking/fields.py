@@ -16,18 +16,19 @@ from tune_jobs.tracking.client import MAX_TAG_CHARACTERS
 # The metric logged first is the one that MLflow's Compare draws (from SQLite; a server's database
 # may order otherwise), so a quantity that every trial has from its first report on leads.
 CURVES = (
-    "val_accuracy", "val_loss", "train_loss", "test_accuracy", "train_accuracy", "train_seconds",
-    "wall_time_seconds",
+    "val_accuracy", "val_metric", "val_loss", "train_loss", "test_accuracy", "train_accuracy",
+    "test_metric", "train_metric", "train_seconds", "wall_time_seconds",
 )  # fmt: skip
 PARAMS = (
     "batch_size", "micro_batch_size", "learning_rate", "base_learning_rate", "optimizer", "seed",
-    "model", "data",
+    "model", "data", "metric", "mode",
 )  # fmt: skip
 # batch_size and learning_rate stand here too: runs sort, and charts draw, by a metric as a number.
 END_METRICS = (
     "wall_time_seconds", "train_seconds", "measured_train_seconds", "evaluation_seconds",
     "waited_seconds", "energy_joules", "peak_memory_mib", "test_accuracy", "val_accuracy",
-    "train_accuracy", "examples_per_second", "examples_seen", "updates", "examples_to_target",
+    "train_accuracy", "val_metric", "test_metric", "train_metric", "examples_per_second",
+    "examples_seen", "updates", "examples_to_target",
     "updates_to_target", "time_to_target_seconds", "measured_time_to_target_seconds",
     "batch_size", "learning_rate",
 )  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -46,6 +47,30 @@ def accuracy_axis(axes: Axes, which: str, low: float, high: float) -> None:
 def axis_of(accuracy: float) -> float:
     """Where an accuracy stands on an accuracy axis: equal steps are equal factors of the error."""
     return -math.log10(max(1 - accuracy, LEAST_ERROR))
+
+
+@dataclass(frozen=True)
+class MetricScale:
+    """How values of a metric are drawn: `place` says where one stands, `axis` draws the axis."""
+
+    place: Callable[[float], float]
+    axis: Callable[[Axes, str, float, float], None]
+
+
+def metric_scale(metric: str, values: Sequence[float]) -> MetricScale:
+    """By the error for an accuracy, by the logarithm where all are positive, else as they are."""
+    if metric == "accuracy" and all(0 <= v <= 1 for v in values):
+        return MetricScale(axis_of, accuracy_axis)
+    if min(values) > 0 and max(values) > 1.5 * min(values):
+        return MetricScale(float, log_axis)
+    return MetricScale(float, _linear_axis)
+
+
+def _linear_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    room = 0.12 * ((high - low) or abs(low) or 1.0)
+    (axes.set_ylim if which == "y" else axes.set_xlim)(low - room, high + room)
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 def amount_axis(axes: Axes, top: float) -> None:

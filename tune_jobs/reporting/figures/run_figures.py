@@ -18,6 +18,7 @@ from tune_jobs.reporting.figures.axes import (
     axis_of,
     batch_axis,
     log_axis,
+    metric_scale,
 )
 from tune_jobs.reporting.figures.drawing import (
     ACCENT,
@@ -58,7 +59,7 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
     title, factor = unit_of(name, max(shown))
     figure, axes = panel(title, "batch size")
     batch_axis(axes, evidence.sizes)
-    place = _quantity_axis(axes, name, shown, factor)
+    place = _quantity_axis(axes, name, shown, factor, evidence.verdict.metric)
     _shade_the_best(axes, evidence.verdict)
     if name == TIME:
         _predicted_time(axes, evidence.verdict, factor)
@@ -70,9 +71,13 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
 
 
 def _quantity_axis(
-    axes: Axes, name: str, shown: Sequence[float], factor: float
+    axes: Axes, name: str, shown: Sequence[float], factor: float, metric: str
 ) -> Callable[[float], float]:
     """The y axis of a quantity; returns where a value stands on it."""
+    if name == "val_metric":
+        scale = metric_scale(metric, shown)
+        scale.axis(axes, "y", min(shown), max(shown))
+        return scale.place
     if min(shown) > 0 and max(shown) > LINEAR_UP_TO * min(shown):
         log_axis(axes, "y", min(shown) / factor / 1.1, max(shown) / factor * 1.25)
     elif name.endswith("accuracy"):

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tune_jobs.formatting import count, learning_rate, target_name
+from tune_jobs.reading.choosing import goodness
 from tune_jobs.reading.sweep_runs import crossing, runs_to_judge
 from tune_jobs.records import Measurement, NoiseScale, TrialResult
-from tune_jobs.reporting.figures.axes import accuracy_axis, axis_of, log_axis
+from tune_jobs.reporting.figures.axes import log_axis, metric_scale
 from tune_jobs.reporting.figures.drawing import (
     ACCENT,
     INK,
@@ -37,7 +38,7 @@ def valleys(
 ) -> Drawing | None:
     """Small multiples, one panel a batch size: learning rate against examples to target.
 
-    Where no trial reached the target, against the last validation accuracy instead.
+    Where no trial reached the target, against the last validation metric instead.
 
     Args:
         chosen: the learning rate that each batch size was judged with.
@@ -46,9 +47,9 @@ def valleys(
     reached = any(t.examples_to_target for t in found)
     if len({t.learning_rate for t in found}) < 2:
         return None
-    if not reached and not any(t.val_accuracy is not None for t in found):
+    if not reached and not any(t.val_metric is not None for t in found):
         return None
-    draw = _valley if reached else _accuracy_valley
+    draw = _valley if reached else _metric_valley
     panels = []
     for size in sorted({t.batch_size for t in found}):
         own = [t for t in found if t.batch_size == size]
@@ -83,15 +84,16 @@ def _valley(axes: Axes, trials: Sequence[TrialResult], every: Sequence[TrialResu
         axes.text(0.5, 0.5, "never reached", transform=axes.transAxes, ha="center", color=MUTED)
 
 
-def _accuracy_valley(
-    axes: Axes, trials: Sequence[TrialResult], every: Sequence[TrialResult]
-) -> None:
-    """The last validation accuracy, where no trial of any batch size reached the target."""
-    known = [t.val_accuracy for t in every if t.val_accuracy is not None]
-    accuracy_axis(axes, "y", min(known), max(known))
-    ends = {t: axis_of(t.val_accuracy) for t in trials if t.val_accuracy is not None}
+def _metric_valley(axes: Axes, trials: Sequence[TrialResult], every: Sequence[TrialResult]) -> None:
+    """The last validation metric, where no trial of any batch size reached the target."""
+    known = [t.val_metric for t in every if t.val_metric is not None]
+    scale = metric_scale(every[0].metric, known)
+    scale.axis(axes, "y", min(known), max(known))
+    ends = {t: scale.place(t.val_metric) for t in trials if t.val_metric is not None}
     if ends:
-        _mark(axes, ends, max(ends, key=ends.__getitem__), below=False)
+        least = every[0].mode == "min"
+        best = (min if least else max)(ends, key=ends.__getitem__)
+        _mark(axes, ends, best, below=least)
 
 
 def _mark(
@@ -106,15 +108,15 @@ def _mark(
 
 
 def _name_missed(axes: Axes, missed: Sequence[TrialResult], height: float) -> None:
-    """The validation accuracy under each triangle, the best first, where there is room for it."""
+    """The validation metric under each triangle, the best first, where there is room for it."""
     named: list[float] = []
-    for t in sorted(missed, key=lambda t: -(t.val_accuracy or 0.0)):
+    for t in sorted(missed, key=goodness, reverse=True):
         x = math.log10(t.learning_rate)
         apart = all(abs(x - other) > 0.25 for other in named)
-        if t.val_accuracy is None or t.outcome not in ("finished", "stopped") or not apart:
+        if t.val_metric is None or t.outcome not in ("finished", "stopped") or not apart:
             continue
         named.append(x)
-        note(axes, f"{t.val_accuracy:.2f}", (t.learning_rate, height), "below", gap=6, fontsize=7)
+        note(axes, f"{t.val_metric:.2g}", (t.learning_rate, height), "below", gap=6, fontsize=7)
 
 
 def _valley_caption(trials: Sequence[TrialResult], target: float | None) -> str:
@@ -122,7 +124,7 @@ def _valley_caption(trials: Sequence[TrialResult], target: float | None) -> str:
     reached = sum(bool(t.examples_to_target) for t in trials)
     if not reached:
         none = f"none of {len(trials)} search trials reached {target_name(target)}"
-        return f"Last validation accuracy: {none}."
+        return f"Last validation {trials[0].metric}: {none}."
     of_all = f"{reached} of {len(trials)} search trials"
     return f"Examples to {target_name(target)}: {of_all} reached it."
 
@@ -134,13 +136,13 @@ def _marks_of(
     if any(rate is not None for rate in chosen.values()):
         marks.append("shaded: the rate confirmed")
     if reached and not all(t.examples_to_target for t in trials):
-        marks.append("at the top: not reached, with the last accuracy (crosses: diverged, failed)")
+        marks.append("at the top: not reached, with the last metric (crosses: diverged, failed)")
     return f" {'; '.join(marks)}."
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Validation accuracy of one batch size over its runs: median, least and most at each x."""
+    """Validation metric of one batch size over its runs: median, least and most at each x."""
 
     batch_size: int
     x: np.ndarray
@@ -152,17 +154,18 @@ class Curve:
 def learning_curves(
     trials: Sequence[TrialResult], measurements: Sequence[Measurement], target: float | None
 ) -> Drawing | None:
-    """Validation accuracy over examples, and over train seconds, median and range of the seeds."""
+    """Validation metric over examples, and over train seconds, median and range of the seeds."""
     judged = runs_to_judge(trials)
     by_examples = curves(judged, measurements, "examples_seen")
     by_seconds = curves(judged, measurements, "train_seconds")
     if not by_examples or not by_seconds:
         return None
+    metric, mode = judged[0].metric, judged[0].mode
     panels = (
-        _curves_panel(by_examples, target, "examples seen"),
-        _curves_panel(by_seconds, target, "train seconds (without contention)"),
+        _curves_panel(by_examples, target, "examples seen", metric),
+        _curves_panel(by_seconds, target, "train seconds (without contention)", metric),
     )
-    caption = _curves_caption(by_examples, by_seconds, target)
+    caption = _curves_caption(by_examples, by_seconds, target, metric, mode)
     return Drawing("learning-curves", "Learning curves", caption, panels)
 
 
@@ -174,8 +177,8 @@ def curves(
     points: dict[str, list[tuple[float, float]]] = {}
     for m in measurements:
         x = float(getattr(m, x_name))
-        if m.trial_id in size_of and m.val_accuracy is not None and x > 0:
-            points.setdefault(m.trial_id, []).append((x, m.val_accuracy))
+        if m.trial_id in size_of and m.val_metric is not None and x > 0:
+            points.setdefault(m.trial_id, []).append((x, m.val_metric))
     runs: dict[int, list[np.ndarray]] = {}
     for trial_id, found in points.items():
         if len(found) > 1:
@@ -195,16 +198,20 @@ def _curve(batch_size: int, runs: Sequence[np.ndarray]) -> Curve:
     return Curve(batch_size, places, np.median(read, 0), read.min(0), read.max(0))
 
 
-def _curves_panel(found: Sequence[Curve], target: float | None, x_label: str) -> Figure:
-    figure, axes = panel("validation accuracy", x_label, right=0.45)
+def _curves_panel(
+    found: Sequence[Curve], target: float | None, x_label: str, metric: str
+) -> Figure:
+    figure, axes = panel(f"validation {metric}", x_label, right=0.45)
+    least, most = min(c.low.min() for c in found), max(c.high.max() for c in found)
+    scale = metric_scale(metric, [least, most])
     log_axis(axes, "x", min(c.x[0] for c in found), max(c.x[-1] for c in found) / 1.2)
-    accuracy_axis(axes, "y", min(c.low.min() for c in found), max(c.high.max() for c in found))
+    scale.axis(axes, "y", least, most)
     if target is not None:
-        level(axes, axis_of(target), f"target {target_name(target)}", RECOMMENDED)
+        level(axes, scale.place(target), f"target {target_name(target)}", RECOMMENDED)
     ends = []
     for c in found:
         colour = batch_colour(c.batch_size)
-        low, middle, high = ([axis_of(a) for a in line] for line in (c.low, c.middle, c.high))
+        low, middle, high = ([scale.place(a) for a in line] for line in (c.low, c.middle, c.high))
         axes.fill_between(c.x, low, high, color=colour, alpha=0.13, lw=0)
         axes.plot(c.x, middle, color=colour)
         ends.append((c.x[-1], middle[-1], str(c.batch_size), colour))
@@ -212,20 +219,25 @@ def _curves_panel(found: Sequence[Curve], target: float | None, x_label: str) ->
     return figure
 
 
-def _first(found: Sequence[Curve], target: float) -> int | None:
+def _first(found: Sequence[Curve], target: float, mode: str) -> int | None:
     """The batch size whose median curve is first to the target; None if none reaches it."""
-    at = {c.batch_size: crossing(tuple(zip(c.x, c.middle, strict=True)), target) for c in found}
+    lines = {c.batch_size: tuple(zip(c.x, c.middle, strict=True)) for c in found}
+    at = {size: crossing(line, target, mode) for size, line in lines.items()}
     reached = {size: x for size, x in at.items() if x is not None}
     return min(reached, key=reached.__getitem__, default=None)
 
 
 def _curves_caption(
-    by_examples: Sequence[Curve], by_seconds: Sequence[Curve], target: float | None
+    by_examples: Sequence[Curve],
+    by_seconds: Sequence[Curve],
+    target: float | None,
+    metric: str,
+    mode: str,
 ) -> str:
     marks = "Lines: medians over seeds; bands: from the least to the most of them."
     if target is None:
-        return f"Validation accuracy of {len(by_examples)} batch sizes. {marks}"
-    in_examples, in_seconds = _first(by_examples, target), _first(by_seconds, target)
+        return f"Validation {metric} of {len(by_examples)} batch sizes. {marks}"
+    in_examples, in_seconds = (_first(of, target, mode) for of in (by_examples, by_seconds))
     if in_examples is None or in_seconds is None:
         return f"No median curve reaches {target_name(target)}. {marks}"
     both = f"{in_examples} in examples, {in_seconds} in seconds"

@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from tune_jobs.formatting import target_name
 from tune_jobs.records import TargetRun
 from tune_jobs.reporting.figures.axes import (
-    accuracy_axis,
-    axis_of,
     batch_axis,
     log_axis,
+    metric_scale,
     plain_axis,
 )
 from tune_jobs.reporting.figures.cost_figures import by_device, cost_drawing
@@ -65,7 +64,7 @@ def drawings(evidence: Evidence) -> Iterator[Drawing]:
         lambda: rates(evidence),
         lambda: learning_curves(evidence.trials, evidence.measurements, verdict.target),
         lambda: noise_along_run(evidence.noise, critical),
-        lambda: accuracy(evidence),
+        lambda: test_metric(evidence),
         lambda: sensitivity(evidence),
         lambda: trade_offs(evidence),
     )
@@ -112,8 +111,8 @@ def _power_law(known: dict[int, float], exponent: float, sizes: np.ndarray) -> n
 # --- generalization ---------------------------------------------------------------------------
 
 
-def accuracy(evidence: Evidence) -> Drawing | None:
-    """Test accuracy at the common budget and at equal updates, and the train-to-test gap."""
+def test_metric(evidence: Evidence) -> Drawing | None:
+    """The test metric at the common budget and at equal updates, and the train-to-test gap."""
     found = evidence.verdict.generalization
     if found is None:
         return None
@@ -122,12 +121,12 @@ def accuracy(evidence: Evidence) -> Drawing | None:
     gaps = {row.batch_size: row.train_to_test_gap for row in found.rows}
     tests = {"common budget": at_budget, "equal updates": at_updates}
     panels = [
-        _estimates_panel("test accuracy", tests),
-        _estimates_panel("train accuracy - test accuracy", {"common budget": gaps}),
+        _estimates_panel(f"test {found.metric}", tests),
+        _estimates_panel("better on train than on test by", {"common budget": gaps}),
     ]
     both = any(e.value is not None for e in at_updates.values())
     caption = found.sentence + (" Open: at equal updates." if both else "")
-    return gathered("accuracy", "Accuracy against batch size", caption, panels)
+    return gathered("accuracy", f"Test {found.metric} against batch size", caption, panels)
 
 
 def _estimates_panel(title: str, series: dict[str, dict[int, Estimate]]) -> Figure | None:
@@ -168,7 +167,7 @@ def sensitivity(evidence: Evidence) -> Drawing | None:
         return None
     title, factor = unit_of(name, max(values))
     figure, axes = panel(title, "target", right=0.5)
-    place = _target_axis(axes, targets)
+    place = _target_axis(axes, targets, evidence.verdict.metric)
     log_axis(axes, "y", min(values) / factor, max(values) / factor)
     drawn = {size: {t: (place(t), v / factor) for t, v in line.items()}
              for size, line in lines.items() if line}  # fmt: skip
@@ -194,21 +193,16 @@ def _medians_by_target(runs: Sequence[TargetRun], size: int, name: str) -> dict[
     return found
 
 
-def _target_axis(axes: Axes, targets: Sequence[float]) -> Callable[[float], float]:
-    """Accuracies with equal steps for equal factors of the error; anything else as it is.
+def _target_axis(axes: Axes, targets: Sequence[float], metric: str) -> Callable[[float], float]:
+    """The axis of the metric, its targets named where they are few.
 
     Returns where a target stands on the axis.
     """
-    as_accuracy = all(0 <= t < 1 for t in targets)
-    place: Callable[[float], float] = axis_of if as_accuracy else float
-    places = [place(t) for t in targets]
-    pad = 0.06 * (places[-1] - places[0])
-    axes.set_xlim(places[0] - pad, places[-1] + pad)
+    scale = metric_scale(metric, targets)
+    scale.axis(axes, "x", targets[0], targets[-1])
     if len(targets) <= 8:
-        axes.set_xticks(places, [target_name(t) for t in targets])
-    elif as_accuracy:
-        accuracy_axis(axes, "x", targets[0], targets[-1])
-    return place
+        axes.set_xticks([scale.place(t) for t in targets], [target_name(t) for t in targets])
+    return scale.place
 
 
 def _ring_answers(
@@ -240,18 +234,20 @@ def sensitivity_caption(verdict: Verdict) -> str:
 
 
 def trade_offs(evidence: Evidence) -> Drawing | None:
-    """Time against memory, and against validation accuracy; the Pareto set filled."""
+    """Time against memory, and against the validation metric; the Pareto set filled."""
     verdict, rows = evidence.verdict, evidence.verdict.per_batch_size
     if not verdict.pareto.batch_sizes:
         return None
     memory = {r.batch_size: r.peak_memory_mib for r in rows}
-    at_end = {r.batch_size: r.val_accuracy.value for r in rows}
+    metric = evidence.verdict.metric
+    at_end = {r.batch_size: (r.val_accuracy if metric == "accuracy" else r.val_metric).value
+              for r in rows}  # fmt: skip
     panels = [_trade_off_panel(evidence, "peak memory, MiB", memory),
-              _trade_off_panel(evidence, "validation accuracy at the end", at_end)]  # fmt: skip
+              _trade_off_panel(evidence, f"validation {metric} at the end", at_end)]  # fmt: skip
     members = ", ".join(map(str, verdict.pareto.batch_sizes))
     qualities = ", ".join(plain_name(axis) for axis in verdict.pareto.axes)
     caption = f"Filled: {members}, which no other batch size beats in all of {qualities}."
-    return gathered("trade-offs", "Time, memory and accuracy", caption, panels)
+    return gathered("trade-offs", f"Time, memory and {metric}", caption, panels)
 
 
 def _trade_off_panel(

@@ -140,12 +140,12 @@ def statistics_section(verdict: Verdict) -> Markup | None:
 
 
 def generalization_section(verdict: Verdict) -> Markup | None:
-    """Test accuracy and the train-to-test gap of each batch size; they decide nothing."""
+    """The test metric and the train-to-test gap of each batch size; they decide nothing."""
     found = verdict.generalization
     if found is None:
         return None
     chances = (
-        ("test accuracy", found.test_accuracy_p),
+        (f"test {found.metric}", found.test_accuracy_p),
         ("at equal updates", found.test_accuracy_at_equal_updates_p),
         ("gap", found.train_to_test_gap_p),
     )
@@ -156,7 +156,7 @@ def generalization_section(verdict: Verdict) -> Markup | None:
         element("h2", "Generalization"),
         element("p", found.sentence),
         element("p", p_values, class_="muted") if tested else None,
-        tables.of_test_accuracy(found),
+        tables.of_test_metric(found),
     )
 
 

@@ -187,8 +187,9 @@ def _rule_cost(cost: RuleCost) -> str:
     return DASH if cost.examples_ratio is None else f"{cost.examples_ratio:.2f} times"
 
 
-def of_test_accuracy(found: Generalization) -> Markup:
-    """Test accuracy and the train-to-test gap of each batch size."""
+def of_test_metric(found: Generalization) -> Markup:
+    """The test metric and the train-to-test gap of each batch size."""
+    metric = found.metric
 
     def column(title: str, name: str) -> Column:
         def cell(row: object) -> str:
@@ -199,11 +200,11 @@ def of_test_accuracy(found: Generalization) -> Markup:
 
     columns = [
         SIZE,
-        column("test accuracy,\ncommon budget", "test_accuracy"),
-        column("test accuracy,\nequal updates", "test_accuracy_at_equal_updates"),
-        column("train accuracy -\ntest accuracy", "train_to_test_gap"),
+        column(f"test {metric},\ncommon budget", "test_accuracy"),
+        column(f"test {metric},\nequal updates", "test_accuracy_at_equal_updates"),
+        column("better on train\nthan on test by", "train_to_test_gap"),
     ]
-    return table("Test accuracy, shown and never used for a choice", columns, found.rows)
+    return table(f"Test {metric}, shown and never used for a choice", columns, found.rows)
 
 
 def of_clocks(verdict: Verdict) -> Markup | None:
