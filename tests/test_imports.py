@@ -18,7 +18,7 @@ CORE = {
 FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
     ("uris", "durable", "tables", "private"),
-    ("config", "remote_folder", "workload"),
+    ("config", "new_workload", "remote_folder", "workload"),
     ("data", "store", "command_line"),
     ("workload_source",),
     ("training", "holding"),

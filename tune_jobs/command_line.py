@@ -48,6 +48,8 @@ class Action:
     """stop after this stage; --resume goes on from there"""
     dry_run: bool = False
     """print the configuration, the plan and the requests; start nothing"""
+    new_workload: Path | None = None
+    """write a commented file to begin a --workload of your own from, and stop"""
 
 
 @dataclass(frozen=True)

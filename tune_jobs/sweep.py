@@ -22,7 +22,7 @@ sys.path[0] = str(ROOT)
 
 from rich.console import Console
 
-from tune_jobs import environment
+from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import STRUCTURED, SweepConfig, to_be_kept
 from tune_jobs.errors import Terminated, exit_status
@@ -58,6 +58,9 @@ def run(invocation: Invocation) -> int:
     from tune_jobs.reporting.plan import print_plan
 
     action, console = invocation.action, wide_console()
+    if action.new_workload is not None:
+        say(console, f"written; sweep it as it is: {new_workload.write(action.new_workload)}")
+        return 0
     config = preparing.configuration(invocation)
     store = preparing.folder(config, action)
     preparing.check_names(config, importing=not action.dry_run)

@@ -1,0 +1,1 @@
+"""Workloads to begin from: ./scripts/sweep --workload models/examples/tabular.py:workload"""
