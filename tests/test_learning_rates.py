@@ -140,3 +140,18 @@ def test_without_any_trial_or_with_failed_ones_alone_it_still_proposes() -> None
     failed = [(Proposal(64, 1e-3, BUDGET, ""), rows.result(batch_size=64, outcome="failed"))] * 4
     asked = propose(CONFIG, SIZES, known(failed))
     assert asked is not None and asked.batch_size in SIZES and asked.base_learning_rate > 0
+
+
+def test_a_further_search_keeps_to_the_batch_sizes_that_are_open() -> None:
+    made = searched(CONFIG)
+    longer = replace(CONFIG, trials=CONFIG.trials + 6)
+    while (asked := propose(longer, SIZES, known(made), among=(16, 256))) is not None:
+        made.append((asked, ended(str(len(made)), asked)))
+    assert {asked.batch_size for asked, _ in made[CONFIG.trials :]} <= {16, 256}
+    assert len(made) == CONFIG.trials + 6
+
+
+def test_a_batch_size_that_was_confirmed_keeps_its_rate() -> None:
+    made = searched(CONFIG)
+    row = rows.result(batch_size=64, stage="confirm", base_learning_rate=1.23e-3)
+    assert bases_to_confirm(CONFIG, SIZES, known(made), [row])[64] == 1.23e-3

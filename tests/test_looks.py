@@ -14,6 +14,9 @@ from tune_jobs.planning.looks import (
     last_look,
     look_of,
     open_looks,
+    rates_are_due,
+    trials_wanted,
+    was_searched_since,
     with_look,
 )
 from tune_jobs.records import Look, TrialResult
@@ -82,8 +85,11 @@ def test_what_a_verdict_leaves_open_stays_alive() -> None:
     assert left.use is not None and left.settling is not None
     worth = left.settling.worth_it
     assert look_of(left, config, trials(9), 3) == Look(
-        9, 3, (64, 128), left.use.batch_size, worth, 3
+        9, 3, (64, 128), left.use.batch_size, worth, 3, searched=1
     )
+    unsure = replace(left, settling=replace(left.settling, seeds=None, rates=(128,)))
+    assert look_of(unsure, config, trials(9), 3).rates == (128,)
+    assert look_of(unsure, replace(config, search="tpe"), trials(9), 3).rates == ()
     hopeless = replace(left, settling=replace(left.settling, seeds=None, worth_it=None))
     assert look_of(hopeless, config, trials(9), 3).worth is None  # the bound is worth some seeds
     assert look_of(hopeless, config, trials(9), 5).worth is False
@@ -99,3 +105,17 @@ def test_nothing_stays_alive_where_the_answer_stands_or_nothing_was_reached() ->
     unreached = verdict_of(runs_of({32: 20.0, 64: 10.0}, seeds=3, ends=5.0))
     for verdict in (decided, unreached):
         assert look_of(verdict, SweepConfig(), trials(6), 3).alive == ()
+
+
+def test_the_search_goes_on_where_rates_and_no_seeds_are_what_is_open() -> None:
+    config = replace(SweepConfig(), trials=18)
+    look = Look(12, 2, (16, 32, 64), 32, None, 8, rates=(16, 64), searched=18)
+    assert trials_wanted(look, config) == 22
+    assert trials_wanted(replace(look, searched=26), config) == 27  # half again, and no more
+    assert trials_wanted(replace(look, rates=()), config) == trials_wanted(None, config) == 0
+    rows_now = [replace(row, stage="search") for row in trials(17)]
+    assert rates_are_due([look], rows_now, config)
+    assert not was_searched_since([look], rows_now)
+    further = [replace(row, stage="search") for row in trials(21)]
+    assert not rates_are_due([look], further, config)
+    assert was_searched_since([look], further)

@@ -255,6 +255,8 @@ class Look:
         used: the batch size to use, as it stood.
         worth: whether further seeds were worth what they cost; None where that is not known.
         asked: the most seeds that the sweep was allowed then.
+        rates: batch sizes whose learning rates are to be searched further before any seed.
+        searched: search trials that there were.
     """
 
     runs: int
@@ -263,6 +265,8 @@ class Look:
     used: int | None = None
     worth: bool | None = None
     asked: int = 0
+    rates: tuple[int, ...] = ()
+    searched: int = 0
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,10 @@ class SweepStore:
         """Raises StoreError where the file is not what `write_looks` leaves."""
         rows = self._json(self.looks, [])
         try:
-            return [Look(**{**row, "alive": tuple(row["alive"])}) for row in rows]
+            return [
+                Look(**{**row, "alive": tuple(row["alive"]), "rates": tuple(row.get("rates", ()))})
+                for row in rows
+            ]
         except (ValueError, TypeError, KeyError) as error:
             self._damaged(self.looks, f"not a list of looks: {error!r}")
 

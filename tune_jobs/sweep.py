@@ -147,16 +147,40 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
 
 
 def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """Stage 3: runs with seeds of their own, a block at a time and a look after each."""
+    """Stage 3: runs with seeds of their own, a block at a time and a look after each; back to the
+    search where learning rates, and no seeds, are what a look leaves open."""
     from tune_jobs.planning.confirm_plan import most_runs
     from tune_jobs.planning.looks import confirm_runs
     from tune_jobs.tuning import stages
 
-    plan = partial(planned, job, bases_to_confirm(job))
-    made, first = confirm_runs(job.store.read_trials()), plan()
-    if first or job.action.resume:
-        with heard(job, copy, "confirm", made + len(first)):
-            stages.confirm(stage, plan, most_runs(job.config), resume=job.action.resume)
+    while True:
+        plan = partial(planned, job, bases_to_confirm(job))
+        made, first = confirm_runs(job.store.read_trials()), plan()
+        if first or job.action.resume:
+            with heard(job, copy, "confirm", made + len(first)):
+                stages.confirm(stage, plan, most_runs(job.config), resume=job.action.resume)
+        if not search_further(job, stage, copy):
+            return
+
+
+def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
+    """The search trials that the last look asks for, if any."""
+    from tune_jobs.planning.looks import last_look, rates_are_due, searched, trials_wanted
+    from tune_jobs.tuning import stages
+
+    looks, trials = job.store.read_looks(), job.store.read_trials()
+    look = last_look(looks)
+    if look is None or not rates_are_due(looks, trials, job.config):
+        return False
+    wanted = trials_wanted(look, job.config)
+    sizes = ", ".join(map(str, look.rates))
+    job.say(
+        f"search goes on: what is open is the best learning rates of {sizes}; "
+        f"{wanted - searched(trials)} more trials"
+    )
+    with heard(job, copy, "search", wanted):
+        stages.search_further(stage, look.rates, wanted)
+    return searched(job.store.read_trials()) > searched(trials)
 
 
 def bases_to_confirm(job: Job) -> dict[int, float]:
@@ -168,17 +192,23 @@ def bases_to_confirm(job: Job) -> dict[int, float]:
         return {}
     rows = store.read_trials(), store.read_measurements(), store.read_profiles()
     known = learning_rates.known_now(config, *rows)
-    return learning_rates.bases_to_confirm(config, config.batch_sizes, known)
+    confirmed = [t for t in rows[0] if t.stage == "confirm"]
+    return learning_rates.bases_to_confirm(config, config.batch_sizes, known, confirmed)
 
 
 def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
     """The confirm runs that are missing now; a block that is complete is looked at first."""
     from tune_jobs.planning.confirm_plan import next_runs
-    from tune_jobs.planning.looks import is_due
+    from tune_jobs.planning.looks import is_due, rates_are_due, was_searched_since
 
     config, store = job.config, job.store
     while True:
         trials, looks = store.read_trials(), store.read_looks()
+        if rates_are_due(looks, trials, config):
+            return []
+        if was_searched_since(looks, trials):
+            look(job)
+            continue
         runs = next_runs(config, trials, looks, bases)
         if runs or not is_due(looks, trials):
             return runs
@@ -188,11 +218,13 @@ def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
 def look(job: Job) -> None:
     """Judge the confirm runs, and keep what that leaves open: the next block is planned by it."""
     from tune_jobs.planning.confirm_plan import next_block
-    from tune_jobs.planning.looks import last_look, look_of, with_look
+    from tune_jobs.planning.looks import confirm_runs, last_look, look_of, with_look
     from tune_jobs.reporting.answer import answer_of_sweep
 
     answer, looks = answer_of_sweep(job.config, job.store), job.store.read_looks()
-    seeds = next_block(job.config, last_look(looks))
+    before = last_look(looks)
+    again = before is not None and before.runs == confirm_runs(answer.trials)
+    seeds = before.seeds if before and again else next_block(job.config, before)
     found = look_of(answer.verdicts[0], job.config, answer.trials, seeds)
     job.store.write_looks(with_look(looks, found))
     job.say(f"{seeds} seeds: {answer.verdicts[0].answer}")

@@ -257,6 +257,8 @@ class Settling:
         device_seconds: what the further runs take; None where seconds are not known.
         trainings: from how many trainings to come on the saving pays for it; None where unknown.
         worth_it: whether that is within the trainings that are to come.
+        rates: of `batch_sizes`, those whose best learning rate is not known well enough, where no
+            number of seeds would do.
     """
 
     batch_sizes: tuple[int, ...]
@@ -264,6 +266,7 @@ class Settling:
     device_seconds: float | None
     trainings: int | None
     worth_it: bool | None
+    rates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

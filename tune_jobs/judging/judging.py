@@ -183,7 +183,7 @@ def _verdict(
     rates = examples_per_second(contest.runs, case.profiles)
     limit = binding_limit(contest, rows, rates, case.profiles, critical, policy)
     closed = _closed_form(case, contest, rates, critical)
-    use, settling = _use(contest, rows), settling_of(contest, policy)
+    use, settling = _use(contest, rows), settling_of(contest, policy, short)
     decision, unit = contest.decision, case.runs[0].examples_unit
     warnings = warnings_of(contest, rows, runs, case.elsewhere, case.search, closed, policy, short)
     return Verdict(

@@ -8,7 +8,7 @@ the answer is expected to be short of the best.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -18,6 +18,7 @@ from scipy import special
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.posterior import Floats
+from tune_jobs.judging.rate_luck import Shortfall
 from tune_jobs.judging.samples import TIME
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Settling
@@ -28,8 +29,11 @@ DRAWS = 2000
 LONGEST = 1.5  # a run is worth no more than so many times the one to use: it ends there
 
 
-def settling_of(contest: Contest, policy: Policy) -> Settling | None:
-    """None where nothing is open, or there is nothing to compare with."""
+def settling_of(
+    contest: Contest, policy: Policy, short: Mapping[int, Shortfall] | None = None
+) -> Settling | None:
+    """None where nothing is open, or there is nothing to compare with; `short` as `hold` takes
+    it."""
     decision = contest.decision
     if decision.status not in ("undecided", "unproven") or decision.used is None:
         return None
@@ -46,7 +50,16 @@ def settling_of(contest: Contest, policy: Policy) -> Settling | None:
     seconds = None if need is None else _device_seconds(contest, alive, need)
     trainings = _trainings(contest, seconds)
     worth = None if trainings is None else trainings <= policy.trainings_to_come
-    return Settling(sizes, need, seconds, trainings, worth)
+    rates = () if need is not None else _unsure_rates(sizes, short or {}, policy)
+    return Settling(sizes, need, seconds, trainings, worth, rates)
+
+
+def _unsure_rates(
+    sizes: Sequence[int], short: Mapping[int, Shortfall], policy: Policy
+) -> tuple[int, ...]:
+    """Those of which it is not known within the tolerance what their best rate would save."""
+    apart = policy.log_tolerance
+    return tuple(s for s in sizes if s in short and math.sqrt(short[s].variance) > apart)
 
 
 def ended_early(contest: Contest, index: int) -> bool:

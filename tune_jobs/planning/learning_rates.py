@@ -78,8 +78,11 @@ def known_now(
     return Known([t for t in trials if t.stage == "search"], curves, (), cost)
 
 
-def propose(config: SweepConfig, sizes: Sequence[int], known: Known) -> Proposal | None:
-    """The next trial; None once as many were made as were asked for."""
+def propose(
+    config: SweepConfig, sizes: Sequence[int], known: Known, among: Sequence[int] | None = None
+) -> Proposal | None:
+    """The next trial, at one of `among` (all `sizes`); None once as many were made as were asked
+    for."""
     made = len(known.trials) + len(known.pending)
     if made >= config.trials:
         return None
@@ -88,7 +91,7 @@ def propose(config: SweepConfig, sizes: Sequence[int], known: Known) -> Proposal
     counts = {s: _count(s, known) for s in sizes}
     first = sizes[len(sizes) // 2]
     chance = np.random.default_rng([config.seed, made])
-    if counts[first] < min(FIRST, config.trials - len(sizes) + 1):
+    if made == counts[first] < min(FIRST, config.trials - len(sizes) + 1):
         base = within.first_points(FIRST)[counts[first]]
         return Proposal(first, base, ends[first], "where the valley lies")
     found = valleys_of(config, sizes, known)
@@ -98,20 +101,27 @@ def propose(config: SweepConfig, sizes: Sequence[int], known: Known) -> Proposal
         base = math.exp(found[size].best()[0])
         return Proposal(size, _inside(base, within), ends[size], "where the model sees its best")
     if made % GUARD == GUARD - 1:
-        size = min(sizes, key=lambda s: (counts[s], s))
+        size = min(among or sizes, key=lambda s: (counts[s], s))
         base = draw(within, _regrets(known), config.seed + made)
         return Proposal(size, base, ends[size], "TPE's own")
-    size = _may_win(found, known.cost, chance)
+    size = _may_win({s: found[s] for s in among or sizes}, known.cost, chance)
     base = math.exp(_may_be_best(found[size], _rates(size, known), chance))
     return Proposal(size, _inside(base, within), ends[size], "may win")
 
 
-def bases_to_confirm(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, float]:
-    """The base learning rate that each batch size is expected to be least short with."""
+def bases_to_confirm(
+    config: SweepConfig,
+    sizes: Sequence[int],
+    known: Known,
+    confirmed: Sequence[TrialResult] = (),
+) -> dict[int, float]:
+    """The base learning rate that each batch size is expected to be least short with; one that was
+    `confirmed` stays, or its runs would be of several."""
     found = valleys_of(config, sizes, known)
     within = learning_rate_range(config)
     tried = [s for s in sizes if any(t.batch_size == s for t in known.trials)]
-    return {s: float(f"{_inside(math.exp(found[s].best()[0]), within):.3g}") for s in tried}
+    bases = {s: float(f"{_inside(math.exp(found[s].best()[0]), within):.3g}") for s in tried}
+    return bases | {t.batch_size: t.base_learning_rate for t in confirmed}
 
 
 def valleys_of(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, Valley]:

@@ -6,12 +6,15 @@ cannot look again for free. The last one says which batch sizes further seeds ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from tune_jobs.config import SweepConfig
+from tune_jobs.config import STRUCTURED, SweepConfig
 from tune_jobs.records import Look, TrialResult
 from tune_jobs.verdicts import Verdict
 
+FURTHER = 2  # search trials for each batch size whose best rate is not known well enough
+MOST_TRIALS = 1.5  # times those asked for, those searched further included
 ENOUGH = 5  # seeds of what is open, also where none would settle it: they make the bound tighter
 
 
@@ -51,6 +54,31 @@ def is_due(looks: Sequence[Look], trials: Sequence[TrialResult]) -> bool:
     return confirm_runs(trials) > (last.runs if last else 0)
 
 
+def searched(trials: Sequence[TrialResult]) -> int:
+    """How many trials of the search have ended."""
+    return sum(t.stage == "search" for t in trials)
+
+
+def trials_wanted(look: Look | None, config: SweepConfig) -> int:
+    """Trials of the search that there are to be in all, before seeds go on after a look."""
+    if look is None or not look.rates:
+        return 0
+    return min(look.searched + FURTHER * len(look.rates), math.ceil(MOST_TRIALS * config.trials))
+
+
+def rates_are_due(
+    looks: Sequence[Look], trials: Sequence[TrialResult], config: SweepConfig
+) -> bool:
+    """Whether learning rates are to be searched further before any seed."""
+    return searched(trials) < trials_wanted(last_look(looks), config)
+
+
+def was_searched_since(looks: Sequence[Look], trials: Sequence[TrialResult]) -> bool:
+    """Whether the search that a look asked for has told what it was at not."""
+    last = last_look(looks)
+    return last is not None and bool(last.rates) and searched(trials) > last.searched
+
+
 def look_of(
     verdict: Verdict, config: SweepConfig, trials: Sequence[TrialResult], seeds: int
 ) -> Look:
@@ -62,4 +90,8 @@ def look_of(
         return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
     hopeless = settling.seeds is None and seeds >= ENOUGH  # no number of seeds would settle it
     worth = False if hopeless else settling.worth_it
-    return Look(confirm_runs(trials), seeds, settling.batch_sizes, used, worth, config.seeds)
+    rates = settling.rates if config.search == STRUCTURED else ()
+    return Look(
+        confirm_runs(trials), seeds, settling.batch_sizes, used, worth, config.seeds, rates,
+        searched(trials),
+    )  # fmt: skip

@@ -142,6 +142,20 @@ def search(stage: Stage, *, resume: bool) -> None:
     _fit(tuner, samples)
 
 
+def search_further(stage: Stage, among: Sequence[int], trials: int) -> None:
+    """Search the learning rates of some batch sizes on, until there are so many trials in all."""
+    config = replace(stage.config, trials=trials)
+    sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
+    given = (config, stage.store, stage.profiles, sizes)
+    PLANS[config.name] = partial(searched_next, *given, among=among)
+    races = BatchSizeRaces(
+        rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
+        stage.store, goal=config.goal, mode=config.mode,
+    )  # fmt: skip
+    name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
+    _fit(_fresh(stage, name, stage.shared(), Planned(config.name), races, trials), trials)
+
+
 def searcher_of(config: SweepConfig, sizes: tuple[int, ...]) -> Searcher:
     """The model's own, or equal shares for each batch size's own search."""
     if config.search == STRUCTURED:
@@ -158,8 +172,10 @@ def searched_next(
     profiles: Sequence[BatchSizeProfile],
     sizes: Sequence[int],
     under_way: Sequence[Asked],
+    among: Sequence[int] | None = None,
 ) -> list[Asked]:
-    """The next trial of the search, given those under way; none once all are made."""
+    """The next trial of the search, given those under way; none once all are made. `among` as
+    `propose` takes it."""
     trials = store.read_trials()
     gone = given_up(trials)
     sizes = [size for size in sizes if size not in gone]
@@ -167,7 +183,8 @@ def searched_next(
         return []
     known = known_now(config, trials, store.read_measurements(), profiles)
     pending = [(asked["batch_size"], asked["base_learning_rate"]) for asked in under_way]
-    found = propose(config, sizes, replace(known, pending=pending))
+    among = None if among is None else [size for size in among if size in sizes]
+    found = propose(config, sizes, replace(known, pending=pending), among)
     if found is None:
         return []
     size, base = found.batch_size, found.base_learning_rate
