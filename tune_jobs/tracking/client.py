@@ -32,6 +32,7 @@ def connect(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # tells of each try to reach a server
     if (path := sqlite_path(uri)) is not None:
         make_whole(path, _build)
     return MlflowClient(tracking_uri=uri)
