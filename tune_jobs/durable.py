@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from tune_jobs.errors import StoreError
 
 LEFT_BEHIND_SECONDS = 60.0  # no write takes as long
+ROOM_BYTES = 4 * 2**20  # less than a small sweep's report and Ray's state take
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -45,6 +47,22 @@ def _refusal(path: Path, size: int, error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return f"{path.parent} is gone, so {path.name} cannot be written; restore the folder"
     return f"{path} cannot be written ({error.strerror}); make its folder writable"
+
+
+def fault_of(folder: Path) -> str | None:
+    """What is wrong with a folder that something failed in; None where it seems in order."""
+    if not folder.exists():
+        return (
+            f"{folder} was removed while the sweep ran, and what it had written with it. Restore "
+            "the folder and take it up with --resume, or begin another"
+        )
+    free = shutil.disk_usage(folder).free
+    if free >= ROOM_BYTES:
+        return None
+    return (
+        f"no room in {folder} ({free:,} bytes free); what was written before stands. Make at least "
+        f"{ROOM_BYTES // 2**20} MiB of room, then take the sweep up with --resume"
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import psutil
 
+from tune_jobs.durable import fault_of
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.store import SweepStore
 
@@ -110,6 +111,11 @@ def held(store: SweepStore) -> Iterator[None]:
         if lost:
             raise StoreError(lost[0]) from None
         raise
+    except UserError:
+        raise
+    except Exception as error:  # a library's own words for a full disk may be pages long
+        fault = fault_of(store.folder)
+        raise error if fault is None else StoreError(fault) from None
     finally:
         stop.set()
         beat.join()

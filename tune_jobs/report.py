@@ -85,6 +85,8 @@ class Options:
     """how many trainings the answer is for; default 100"""
     json: bool = False
     """print the verdicts as a JSON list, one for each workload and target"""
+    sync_mlflow: bool = False
+    """complete the copy of a sweep in MLflow from its records; safe to repeat"""
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write the report as one self-contained file"""
 
@@ -110,8 +112,9 @@ def run(options: Options) -> int:
     if options.html is not None:
         check_writable(options.html)
     if options.folder is not None:
-        of_sweep(options.folder, options)
-        return 0
+        return of_sweep(options.folder, options)
+    if options.sync_mlflow:
+        raise UserError("--sync-mlflow is for a sweep; give its folder, such as runs/first")
     config = judged_by(SweepConfig(), options)
     answer = answer_of_table(config, judgeable(table_of(options)), options.goal)
     show(answer, options)
@@ -122,8 +125,11 @@ def run(options: Options) -> int:
     return 0
 
 
-def of_sweep(folder: str, options: Options) -> None:
-    """The sweep's verdict again; left in its folder, unless it was asked for in another way."""
+def of_sweep(folder: str, options: Options) -> int:
+    """The sweep's verdict again; left in its folder, unless it was asked for in another way.
+
+    Returns the exit status: 1 where MLflow was to be completed and is not.
+    """
     store = SweepStore.at(folder)
     if not store.exists():
         raise UserError(f"{folder} holds no {store.config.name}; give a sweep's folder")
@@ -142,6 +148,22 @@ def of_sweep(folder: str, options: Options) -> None:
         store.write_text(store.verdict, as_json(answer.verdicts))
         write_page(answer, store.folder, config, config.name, facts)
         store.publish()
+    return sync_mlflow(store, own, answer, options.tracking_uri) if options.sync_mlflow else 0
+
+
+def sync_mlflow(store: SweepStore, config: SweepConfig, answer: Answer, uri: str | None) -> int:
+    """Bring what MLflow lacks of the sweep, which nobody else is at work on."""
+    from tune_jobs.holding import held
+    from tune_jobs.reporting.summary import note_of, tags_of
+    from tune_jobs.tracking.of_sweep import SweepCopy, reachable_uri
+
+    asked = replace(config, tracking_uri=uri or config.tracking_uri, tracking_required=True)
+    reached = reachable_uri(asked, lambda _: None)
+    with held(store):
+        copy = SweepCopy.begin(config, store, reached, store.read_environment())
+        lacks = copy.finish(note_of(answer.verdicts[0]), tags_of(answer.verdicts[0]))
+    print(f"MLflow: {lacks or 'every row of the sweep stands there'}", file=sys.stderr)
+    return 1 if lacks else 0
 
 
 def judged_by(config: SweepConfig, options: Options) -> SweepConfig:

@@ -110,13 +110,13 @@ def sweep(job: Job) -> int:
     profiles = measure(job, cluster, facts)
     copy.profiles(profiles)
     if job.action.only == "measure":
-        whole = copy.finish("Profiles only.", {"verdict": "measured"})
+        lacks = copy.finish("Profiles only.", {"verdict": "measured"})
     else:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
         search(job, stage, copy)
         confirm(job, stage, copy)
-        whole = conclude(job, copy, facts)
-    print_places(places(store, job.uri, whole), job.console)
+        lacks = conclude(job, copy, facts)
+    print_places(places(store, job.uri, lacks), job.console)
     return 0
 
 
@@ -243,8 +243,8 @@ def heard(job: Job, copy: SweepCopy, stage: str, runs: int) -> Iterator[None]:
         yield
 
 
-def conclude(job: Job, copy: SweepCopy, facts: Mapping[str, object]) -> bool:
-    """Stages 4 and 5: judge the records, draw, copy, print. True when MLflow's copy is whole."""
+def conclude(job: Job, copy: SweepCopy, facts: Mapping[str, object]) -> str | None:
+    """Stages 4 and 5: judge the records, draw, copy, print. What MLflow's copy lacks, or None."""
     from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
     from tune_jobs.reporting.summary import note_of, tags_of
     from tune_jobs.reporting.terminal import print_verdicts
@@ -254,13 +254,13 @@ def conclude(job: Job, copy: SweepCopy, facts: Mapping[str, object]) -> bool:
     store.write_text(store.verdict, as_json(answer.verdicts))
     write_page(answer, store.folder, config, config.name, facts)
     first = answer.verdicts[0]
-    whole = copy.finish(note_of(first), tags_of(first))
+    lacks = copy.finish(note_of(first), tags_of(first))
     store.publish()
     for note in answer.notes:
         job.say(f"note: {note}")
     job.console.print()
     print_verdicts(answer.verdicts, job.console)
-    return whole
+    return lacks
 
 
 if __name__ == "__main__":

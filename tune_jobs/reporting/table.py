@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from tune_jobs.store import SweepStore
 
 
+NO_STORE = "no tracking store was reachable; report.py FOLDER --sync-mlflow makes the copy later"
+
+
 def wide_console() -> Console:
     """The terminal as it is; elsewhere wide enough that no column of the table is cut."""
     console = Console()
@@ -29,15 +32,15 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def places(store: SweepStore, uri: str | None, whole: bool) -> list[tuple[str, str]]:
-    """Where to look further. `uri` is MLflow's store; `whole` says that no row is missing there."""
-    ui = f"scripts/mlflow_ui (store: {shown(uri)})" if uri else "no tracking store was reachable"
+def places(store: SweepStore, uri: str | None, lacks: str | None) -> list[tuple[str, str]]:
+    """Where to look further. `uri` is MLflow's store; `lacks` says what is missing there."""
+    ui = f"scripts/mlflow_ui (store: {shown(uri)})" if uri else NO_STORE
     if uri and uri.startswith("http"):
         ui = without_user(uri)
     return [
         ("records", store.address),
         ("report", f"{store.folder}/report.html, python tune_jobs/report.py {store.address}"),
-        ("MLflow UI", ui if whole else f"{ui}; some rows are missing, --resume completes them"),
+        ("MLflow UI", f"{ui}; {lacks}" if lacks else ui),
     ]
 
 

@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tune_jobs.tracking.reachable import sqlite_path
+from tune_jobs.tracking.sqlite_store import make_whole
+
 PARENT = "mlflow.parentRunId"  # the tag that makes a run a nested one
 MAX_METRICS = 1_000  # MLflow's limits for one log_batch
 MAX_PARAMS_AND_TAGS = 100
@@ -29,7 +32,17 @@ def connect(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # tells of each try to reach a server
+    if (path := sqlite_path(uri)) is not None:
+        make_whole(path, _build)
     return MlflowClient(tracking_uri=uri)
+
+
+def _build(uri: str) -> None:
+    """An empty store in a new SQLite file, which is closed again."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, "./mlruns")._dispose_engine()
 
 
 def search(client: Any, experiment_id: str, tag: tuple[str, str] | None = None) -> Iterator[Any]:

@@ -126,6 +126,13 @@ class MlflowCopy:
             return False
         return drained and whole and not self._incomplete
 
+    def missing(self, results: Sequence[TrialResult], profiles: Sequence[BatchSizeProfile]) -> int:
+        """How many of these rows are not known to stand whole in MLflow, which is not asked."""
+        known = {} if self._writer is None else self._writer.nested.known
+        whole = {key for key, run in known.items() if run.closed}
+        rows: list[Row] = [*results, *profiles]
+        return sum(identity(row) not in whole for row in rows)
+
     @contextmanager
     def _talking(self, wait_seconds: float = -1) -> Iterator[Writer]:
         """The writer, for as long as nobody else has it; after a failure its runs are read again.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
@@ -14,6 +16,8 @@ from tune_jobs.tracking.mlflow_copy import MlflowCopy
 from tune_jobs.tracking.reachable import check_reachable, default_uri
 from tune_jobs.uris import with_password
 
+# A server that is begun again takes a while: seconds to wait before each try, and in it.
+TRIES = ((0, 60), (1, 5), (2, 5), (4, 5), (8, 5), (8, 5))
 FACTS = ("commit", "cluster", "ray_job_id", "submission_id")
 
 
@@ -72,14 +76,34 @@ class SweepCopy:
         else:
             self.copy.result(record)
 
-    def finish(self, note: str, tags: Mapping[str, str]) -> bool:
-        """Fill what is missing from the store, then close the parent run. True when it is whole."""
+    def finish(self, note: str, tags: Mapping[str, str]) -> str | None:
+        """Fill what is missing from the store, then close the parent run.
+
+        A store that is away is tried again for some seconds. Returns what MLflow lacks and how to
+        complete it, None when it is whole.
+        """
         if self.copy is None:
-            return True
+            return None
         store = self.store
         profiles, noise = store.read_profiles(), store.read_noise_scale()
-        self.copy.complete(store.read_trials(), store.read_measurements(), profiles, noise)
+        rows = store.read_trials(), store.read_measurements(), profiles, noise
         files = [store.config, store.environment, store.profiles, store.noise_scale, store.trials]
         files += [store.measurements, store.verdict]
         files += [store.folder / "report.html", store.folder / "figures"]
-        return bool(self.copy.finish(note, tags, [f for f in files if f.exists()]))
+        for pause_seconds, patience_seconds in TRIES:
+            time.sleep(pause_seconds)
+            self.copy.complete(*rows)
+            if self.copy.finish(note, tags, [f for f in files if f.exists()], patience_seconds):
+                return None
+        return self._lacking(len(rows[0]) + len(profiles), self.copy.missing(rows[0], profiles))
+
+    def _lacking(self, rows: int, missing: int) -> str:
+        assert self.copy is not None
+        what = f"{missing} of {rows} rows" if missing else "the verdict or its files"
+        why = (self.copy.last_error or "not all could be written").splitlines()[0]
+        return f"{what} missing there ({why}); {sync_command(self.store)} completes it"
+
+
+def sync_command(store: SweepStore) -> str:
+    """What fills MLflow's copy from the records, as often as it is given."""
+    return f"python tune_jobs/report.py {shlex.quote(store.address)} --sync-mlflow"

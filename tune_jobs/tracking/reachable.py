@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_jobs.errors import TrackingUnreachable
+from tune_jobs.tracking.sqlite_store import amiss
 from tune_jobs.uris import check_tracking_uri, credentials, hidden, shown, without_user
+
+DATABASES = ("postgresql", "mysql", "mssql")
 
 
 def default_uri() -> str:
@@ -36,6 +39,8 @@ def check_reachable(uri: str, timeout_seconds: float = 5) -> None:
         _check_server(uri, timeout_seconds)
     elif (path := sqlite_path(uri)) is not None:
         _check_sqlite(uri, path)
+    elif uri.partition("://")[0].partition("+")[0] in DATABASES:
+        _check_database(uri, timeout_seconds)
     elif uri.startswith("file:") or "://" not in uri:
         raise TrackingUnreachable(
             f"tracking store {shown(uri)!r} is a folder, which MLflow no longer writes; "
@@ -106,8 +111,27 @@ def _check_sqlite(uri: str, path: Path) -> None:
         failed = f"folder {path.parent} does not exist"
     elif path.is_dir() or not (os.access(writable, os.W_OK) and os.access(path.parent, os.W_OK)):
         failed = f"{writable} cannot be written"
+    elif unusable := amiss(path):
+        raise TrackingUnreachable(f"tracking store {path} {unusable}")
     else:
         return
     raise TrackingUnreachable(
         f"tracking store {uri!r}: {failed}; make it writable, or name another with --tracking-uri"
     )
+
+
+def _check_database(uri: str, timeout_seconds: float) -> None:
+    """Its driver is installed, and it lets us in."""
+    import sqlalchemy
+
+    connects = {"connect_timeout": int(timeout_seconds)} if not uri.startswith("mssql") else {}
+    try:
+        engine = sqlalchemy.create_engine(uri, connect_args=connects)
+        engine.connect().close()
+        engine.dispose()
+    except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        said = hidden(str(error).splitlines()[0], uri)
+        raise TrackingUnreachable(
+            f"tracking store {shown(uri)!r}: {said}; install its driver, correct the URI, or start "
+            "the database"
+        ) from error
