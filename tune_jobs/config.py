@@ -17,9 +17,9 @@ from typing import Any
 import tomli_w
 
 from tune_jobs.errors import UserError, unknown_name
+from tune_jobs.recipe import Recipe, recipe_of
 from tune_jobs.uris import check_tracking_uri, shown
 
-REFERENCE_BATCH_SIZE = 256
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
 SEARCHES = (STRUCTURED, "tpe", "random", "grid")
@@ -78,6 +78,10 @@ class SweepConfig:
     workload_arguments: dict[str, Any] = field(
         default_factory=dict,
         metadata={"group": "What to train", "help": "of the workload's function", "flag": False},
+    )
+    recipe: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"group": "What to train", "help": "of all runs; see README", "flag": False},
     )
     metric: str = option("accuracy", "What to train", "the workload's own; not to be chosen")
     mode: str = option("max", "What to train", "max or min, the metric's own; not to be chosen")
@@ -157,6 +161,17 @@ class SweepConfig:
         """What is trained, in words."""
         return self.model if self.workload else f"{self.model} on {self.data}"
 
+    @property
+    def training(self) -> Recipe:
+        """The recipe of all runs."""
+        return recipe_of(self.recipe)
+
+    @property
+    def compared_by(self) -> str:
+        """The goal that races and searches compare by: the metric at the end, where a run means
+        something only there."""
+        return "accuracy" if self.training.ends_with_the_budget else self.goal
+
 
 PRESETS: dict[str, dict[str, Any]] = {"quick": {}, "full": {"trials": 60, "seeds": 13}}
 # What suits a data source: (target, budget in examples, validation examples), by preset.
@@ -180,7 +195,10 @@ def resolve(
     if not isinstance(preset, str) or preset not in PRESETS:
         raise unknown_name("preset", str(preset), PRESETS)
     suits = _suiting(str(given.get("data", SweepConfig.data)), preset)
-    config = replace(SweepConfig(), **{**PRESETS[preset], **suits, **(known or {}), **given})
+    chosen = {**PRESETS[preset], **suits, **(known or {}), **given}
+    if "search" not in chosen and _ends_with_the_budget(chosen.get("recipe")):
+        chosen["search"] = "tpe"
+    config = replace(SweepConfig(), **chosen)
     validate(config)
     return config
 
@@ -188,6 +206,10 @@ def resolve(
 def settings_of(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, and nothing else: the TOML file's settings, then the flags."""
     return {**(read_toml(file) if file else {}), **flags}
+
+
+def _ends_with_the_budget(recipe: Any) -> bool:
+    return isinstance(recipe, dict) and recipe_of(recipe).ends_with_the_budget
 
 
 def _suiting(data: str, preset: str) -> dict[str, Any]:
@@ -259,7 +281,7 @@ def validate(config: SweepConfig) -> None:
     _validate_types(config)
     _validate_texts(config)
     _validate_ranges(config)
-    _known("optimizer", config.optimizer, OPTIMIZERS)
+    _validate_recipe(config)
     _known("search", config.search, SEARCHES)
     _known("goal", config.goal, GOALS)
     if not LIMITS_OF_A_NAME.fullmatch(config.name):
@@ -301,6 +323,22 @@ def validate(config: SweepConfig) -> None:
     requested_cpus(config)
     requested_gpus(config, available=0)
     custom_resources(config)
+
+
+def _validate_recipe(config: SweepConfig) -> None:
+    recipe = config.training
+    if ":" not in config.optimizer:
+        _known("optimizer", config.optimizer, OPTIMIZERS)
+    elif config.base_learning_rate is None:
+        raise UserError(
+            f"--optimizer {config.optimizer}: where its learning rates lie is not known here; give "
+            "base_learning_rate, the centre of the range at batch 256"
+        )
+    if recipe.ends_with_the_budget and config.search == STRUCTURED:
+        raise UserError(
+            f"search {STRUCTURED!r} with [recipe] schedule {recipe.schedule!r}: such runs mean "
+            "something only at their end, of which that search knows nothing; give --search tpe"
+        )
 
 
 def _validate_measure_and_verdict(config: SweepConfig) -> None:

@@ -173,6 +173,7 @@ class TrialResult:
         energy_joules: energy of the device during the updates, where there is a counter.
         peak_memory_mib: the trial's own peak; on CPU the process's peak resident set since the
             trial began, on CUDA the allocator's peak.
+        recipe: what differs from the plainest one, in words; None where nothing does.
         metric, mode: the workload's own metric, and whether larger is better: `max` or `min`.
         val_metric, test_metric, train_metric: the last ones measured, at `examples_seen`.
         val_accuracy, test_accuracy, train_accuracy: the same where the metric is accuracy.
@@ -221,6 +222,7 @@ class TrialResult:
     val_metric: float | None = None
     test_metric: float | None = None
     train_metric: float | None = None
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         _as_metric(self)

@@ -20,6 +20,7 @@ import torch
 from tune_jobs.data.examples import Split, splits_of
 from tune_jobs.measure.input_pipeline import InputPipeline, input_pipeline
 from tune_jobs.measure.noise_along_training import default_points, noise_along_training
+from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import allocator
 from tune_jobs.training import device as devices
@@ -45,6 +46,7 @@ class Subject:
     threads: int
     gpus: float
     memory_limit_mib: float | None
+    recipe: Recipe = PLAIN
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def training_run(
         optimizer=subject.optimizer,
         seed=0,
         budget_examples=len(splits.train.indices),
+        recipe=subject.recipe,
         target=math.inf if workload.metric.mode == "max" else -math.inf,
     )
     return TrainingRun(settings, workload, splits, device)

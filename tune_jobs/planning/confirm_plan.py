@@ -95,7 +95,7 @@ def best_rates(config: SweepConfig, trials: Sequence[TrialResult]) -> dict[int, 
     """The best search trial of each batch size; a batch size without a usable one is left out."""
     searched = [t for t in trials if t.stage == "search"]
     found = {
-        size: best_trial([t for t in searched if t.batch_size == size], config.goal)
+        size: best_trial([t for t in searched if t.batch_size == size], config.compared_by)
         for size in config.batch_sizes
     }
     return {size: trial for size, trial in found.items() if trial is not None}
@@ -124,7 +124,7 @@ def _leader(config: SweepConfig, rates: Mapping[int, TrialResult], look: Look | 
 
 def _whole(config: SweepConfig, rates: Mapping[int, TrialResult], leader: int) -> set[int]:
     """Batch sizes of which some runs use the whole budget: all where accuracy is the goal."""
-    if config.goal not in ("time", "cost", "examples"):
+    if config.compared_by not in ("time", "cost", "examples"):
         return set(rates)
     sizes = sorted(rates)
     at = sizes.index(leader)

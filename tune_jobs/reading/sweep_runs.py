@@ -44,7 +44,8 @@ def runs_of_sweep(
     chosen = runs_to_judge(trials)
     by_trial = _by_trial(measurements)
     curves = {t.trial_id: curve(t, by_trial.get(t.trial_id, ())) for t in chosen}
-    targets = other_targets(chosen, curves, config.target, config.mode)
+    at_the_end = config.training.ends_with_the_budget
+    targets = [] if at_the_end else other_targets(chosen, curves, config.target, config.mode)
     if also is not None and not math.isclose(also, config.target):
         targets = sorted({*targets, also})
     updates = updates_of_largest(chosen)
@@ -52,7 +53,7 @@ def runs_of_sweep(
     for trial in chosen:
         equal = test_at_updates(by_trial.get(trial.trial_id, ()), updates)
         own = _own_target(trial, workload, equal)
-        rows.append(own)
+        rows.append(_never(own) if at_the_end else own)
         rows += [_at_target(own, target, curves[trial.trial_id], trial) for target in targets]
     return sorted(rows, key=lambda row: (row.batch_size, row.seed or 0, row.target or 0))
 
@@ -206,6 +207,14 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         mode=trial.mode,
         **({} if trial.metric == "accuracy" else _other_metric(trial, whole, at_equal_updates)),
     )
+
+
+def _never(run: TargetRun) -> TargetRun:
+    """A run whose rate ended with its budget reached the target there, or never: going on would be
+    another recipe, so where it ended is no bound of what it takes."""
+    if run.examples_to_target is not None:
+        return run
+    return replace(run, examples_seen=None, updates=None, train_seconds=None)
 
 
 def _other_metric(

@@ -102,7 +102,7 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
         noise,
         [t for t in trials if t.stage == "search"],
         searched=searched_runs(config, trials),
-        left_out=left_out_of(trials),
+        left_out=[*of_recipe(config), *of_splits(config, trials), *left_out_of(trials)],
         target=at,
     )
     return Answer(
@@ -121,6 +121,28 @@ def resume(config: SweepConfig) -> str:
     if config.runs_dir != SweepConfig.runs_dir:
         words += ["--runs-dir", config.runs_dir]
     return shlex.join(words)
+
+
+def of_recipe(config: SweepConfig) -> list[str]:
+    """What the recipe makes of the answer."""
+    recipe, told = config.training, []
+    if recipe.ends_with_the_budget:
+        told.append(
+            f"The learning rate's schedule ({recipe.schedule}) ends with the budget of "
+            f"{config.budget_examples:,} examples, so a run means something only there: the answer "
+            "is the fastest batch size whose runs end at the target; curves may cross before."
+        )
+    if recipe.beta2 is not None:
+        told.append("Adam's beta2 keeps its half-life in examples, at every batch size.")
+    return told
+
+
+def of_splits(config: SweepConfig, trials: Sequence[TrialResult]) -> list[str]:
+    """That a workload has no test split, once a run would have told of it."""
+    ended = [t for t in trials if t.outcome == "finished"]
+    if config.workload and ended and all(t.test_metric is None for t in ended):
+        return ["The workload has no test split: how well it generalizes is not told."]
+    return []
 
 
 def left_out_of(trials: Sequence[TrialResult]) -> list[str]:

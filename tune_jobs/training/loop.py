@@ -20,10 +20,12 @@ import torch
 
 from tune_jobs.data.batches import ExampleStream, Indices
 from tune_jobs.data.examples import Part, Split, Splits, on_device
+from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
 from tune_jobs.training.means import Mean, Once, per_example
+from tune_jobs.training.precision import Precision
 from tune_jobs.workload import Batch, Workload, reaches
 
 Weights = dict[str, torch.Tensor]
@@ -54,6 +56,7 @@ class RunSettings:
     seed: int
     budget_examples: int
     target: float
+    recipe: Recipe = PLAIN
     rungs: tuple[int, ...] = ()
     stops_at_target: bool = False
     most_examples: int | None = None
@@ -161,8 +164,17 @@ class TrainingRun:
         if workload.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.optimizer = optimizers.make(
-            settings.optimizer, self.model.parameters(), settings.learning_rate
+            settings.optimizer,
+            self.model,
+            settings.learning_rate,
+            settings.recipe,
+            settings.batch_size,
         )
+        self.precision = Precision.of(settings.recipe, device)
+        if settings.recipe.deterministic:
+            torch.use_deterministic_algorithms(True)
+        if settings.recipe.compile:
+            self.model.compile()
         self.progress = Progress(energy_joules=None if joules is None else 0.0)
         planned = (settings.budget_examples, settings.batch_size, settings.rungs)
         extra = set(settings.test_updates)
@@ -205,7 +217,7 @@ class TrainingRun:
         found = self.evaluate(self.validation, target=target)
         if not found.finite:
             return {"val_loss": None}
-        self._find_crossing(found.metric, snapshots)
+        self._find_crossing(found.metric, snapshots, stop)
         seen = {"val_loss": found.loss, "val_metric": found.metric, "val_examples": found.examples}
         last = self._is_last(stop)
         if self.test and (last or stop in self.rung_at or stop in self.settings.test_updates):
@@ -227,7 +239,7 @@ class TrainingRun:
     def _train_until(self, stop: int) -> tuple[list[float], list[Snapshot]]:
         progress = self.progress
         keep = set(schedule.snapshot_updates(progress.updates, stop))
-        if progress.updates_to_target is not None:
+        if progress.updates_to_target is not None or self.settings.recipe.ends_with_the_budget:
             keep = set()
         losses, snapshots = [], []
         self.model.train()
@@ -270,13 +282,15 @@ class TrainingRun:
 
         The caller counts it in `progress.updates`.
         """
+        self._set_rate()
         self.optimizer.zero_grad(set_to_none=True)
         total, weighed = torch.zeros((), device=self.device), None
         for batch in batches:
-            losses, weights = per_example(self.workload.loss(self.model, batch), "loss")
+            with self.precision.forward():
+                losses, weights = per_example(self.workload.loss(self.model, batch), "loss")
             loss = (losses if weights is None else losses * weights).sum()
             loss = loss / self.settings.batch_size
-            loss.backward()  # type: ignore[no-untyped-call]
+            self.precision.backward(loss)
             total += loss.detach()
             if weights is not None:
                 weighed = weights.sum() + (0.0 if weighed is None else weighed)
@@ -284,13 +298,23 @@ class TrainingRun:
             scale = self.settings.batch_size / weighed.clamp(min=1e-12)
             torch._foreach_mul_([p.grad for p in self.trained() if p.grad is not None], scale)
             total *= scale
-        self.optimizer.step()
+        self.precision.step(self.optimizer, self.trained(), self.settings.recipe.clip_norm)
         return total
+
+    def _set_rate(self) -> None:
+        """The learning rate of the next update, by the examples it will have seen."""
+        settings, recipe = self.settings, self.settings.recipe
+        if recipe.schedule == "constant" and not recipe.warmup:
+            return
+        part = (self.progress.updates + 1) * settings.batch_size / settings.budget_examples
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * recipe.rate_at(min(1.0, part))
 
     def loss_of(self, indices: Indices) -> torch.Tensor:
         """The weighted mean loss over these training examples, to be differentiated."""
         batch = self._prepared(self.train.examples.fetch(indices))
-        losses, weights = per_example(self.workload.loss(self.model, batch), "loss")
+        with self.precision.forward():
+            losses, weights = per_example(self.workload.loss(self.model, batch), "loss")
         return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
     def trained(self) -> list[torch.nn.Parameter]:
@@ -342,10 +366,13 @@ class TrainingRun:
     def _reaches(self, value: float) -> bool:
         return reaches(value, self.settings.target, self.workload.metric.mode)
 
-    def _find_crossing(self, val_metric: float, snapshots: list[Snapshot]) -> None:
-        """Bisect the kept weights for the first that reaches the target, once it is reached."""
-        progress = self.progress
+    def _find_crossing(self, val_metric: float, snapshots: list[Snapshot], stop: int) -> None:
+        """Bisect the kept weights for the first that reaches the target, once it is reached. A run
+        that means something only at its end reaches it there or not at all."""
+        progress, at_the_end = self.progress, self.settings.recipe.ends_with_the_budget
         if progress.updates_to_target is not None or not self._reaches(val_metric):
+            return
+        if at_the_end and stop < self.stops[-1]:
             return
         found = Snapshot(progress.updates, progress.train_seconds, {})
         low, high, now = 0, len(snapshots), self._weights()
@@ -428,6 +455,7 @@ class TrainingRun:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": dict(vars(self.progress)),
+            "scaler": self.precision.state(),
             "random": torch.get_rng_state(),
             "cuda_random": cuda,
         }
@@ -438,6 +466,7 @@ class TrainingRun:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self.parts = None
+        self.precision.load_state(state.get("scaler"))
         torch.set_rng_state(state["random"])
         if state["cuda_random"] is not None:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tune_jobs.config import REFERENCE_BATCH_SIZE
 from tune_jobs.errors import unknown_name
+from tune_jobs.recipe import REFERENCE_BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,13 @@ RULES: dict[str, Scaling] = {
 
 
 def scaling_of(optimizer: str) -> Scaling:
-    """The optimizer's rule; raises UserError listing the known names."""
+    """The optimizer's rule; raises UserError listing the known names.
+
+    Of a class (`package.module:Class`) the SGD family's where its name says so, else the Adam
+    family's; the centre of its range has to be given.
+    """
+    if ":" in optimizer:
+        return RULES["sgd" if "sgd" in optimizer.lower() else "adam"]
     if optimizer not in RULES:
         raise unknown_name("optimizer", optimizer, RULES)
     return RULES[optimizer]

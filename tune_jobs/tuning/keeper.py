@@ -202,6 +202,7 @@ def to_result(
         alone=bool(asked.get("alone")),
         metric=config.metric,
         mode=config.mode,
+        recipe=str(config.training) or None,
         **of_metric(config.metric, last),
     )
 

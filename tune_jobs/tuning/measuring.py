@@ -246,4 +246,5 @@ def _subject(config: SweepConfig, data_path: str | None, gpus: float) -> Subject
         threads=1,
         gpus=gpus,
         memory_limit_mib=config.memory_limit_mib,
+        recipe=config.training,
     )

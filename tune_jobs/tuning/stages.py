@@ -109,7 +109,8 @@ class Stage:
         return SharedByTrials(
             source=source_of(config, self.data_path),
             optimizer=config.optimizer,
-            goal=config.goal,
+            recipe=config.training,
+            goal=config.compared_by,
             target=config.target,
             budget_examples=config.budget_examples,
             rungs=rungs_of(config),
@@ -122,7 +123,7 @@ class Stage:
             memory_growth_mib=self.memory_growth_mib,
             checkpoint_seconds=checkpoint_seconds(at_once(self.requests.values(), self.cluster)),
             report_seconds=report_seconds(config, self.profiles),
-            stops_at_target=config.goal != "accuracy",
+            stops_at_target=config.compared_by != "accuracy",
         )
 
 
@@ -134,7 +135,7 @@ def search(stage: Stage, *, resume: bool) -> None:
     searcher = searcher_of(config, sizes)
     races = BatchSizeRaces(
         rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
-        stage.store, goal=config.goal, mode=config.mode,
+        stage.store, goal=config.compared_by, mode=config.mode,
     )  # fmt: skip
     samples = config.trials + (RESCUES + BRACKETS) * len(sizes)
     tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
@@ -150,7 +151,7 @@ def search_further(stage: Stage, among: Sequence[int], trials: int) -> None:
     PLANS[config.name] = partial(searched_next, *given, among=among)
     races = BatchSizeRaces(
         rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
-        stage.store, goal=config.goal, mode=config.mode,
+        stage.store, goal=config.compared_by, mode=config.mode,
     )  # fmt: skip
     name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
     _fit(_fresh(stage, name, stage.shared(), Planned(config.name), races, trials), trials)
@@ -215,7 +216,7 @@ def confirm(
     shared = replace(
         base,
         rungs=(),
-        stops_at_target=stage.config.goal != "accuracy",
+        stops_at_target=stage.config.compared_by != "accuracy",
         test_updates=(equal_updates(stage.config.budget_examples, stage.requests),),
         train_sample=stage.config.validation_examples,
         evaluation_threads=_evaluation_threads(stage.profiles, base.requests.alone),

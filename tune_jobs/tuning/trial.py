@@ -17,6 +17,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from tune_jobs.data.dataset import open_dataset, read_dataset
 from tune_jobs.data.examples import splits_of
+from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
@@ -57,6 +58,7 @@ class SharedByTrials:
     memory_growth_mib: float | None
     checkpoint_seconds: float
     report_seconds: dict[int, float]
+    recipe: Recipe = PLAIN
     goal: str = "time"
     stops_at_target: bool = False
     test_updates: tuple[int, ...] = ()
@@ -130,6 +132,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             micro_batch_size=self.micro_batch_size,
             learning_rate=config["learning_rate"],
             optimizer=shared.optimizer,
+            recipe=shared.recipe,
             seed=config["seed"],
             budget_examples=shared.budget_examples,
             target=shared.target,
