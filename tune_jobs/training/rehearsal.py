@@ -22,8 +22,8 @@ UPDATES = 5
 BROADCAST = "Using a target size"  # torch's warning of a loss between shapes that differ
 
 
-def rehearse(workload: Workload, splits: Splits, target: float | None) -> None:
-    """Put a few examples through everything a run will do.
+def rehearse(workload: Workload, splits: Splits, target: float | None) -> float:
+    """Put a few examples through everything a run will do; gives what an untrained model has.
 
     Errors:
         UserError: whatever a run would fail of, or a comparison of runs would be wrong by.
@@ -52,6 +52,7 @@ def rehearse(workload: Workload, splits: Splits, target: float | None) -> None:
             f"already (on {min(START_EXAMPLES, len(splits.validation.indices))} examples); give a "
             f"target {better} that"
         )
+    return before
 
 
 def _named(splits: Splits) -> list[tuple[str, Split]]:
@@ -63,10 +64,10 @@ def _check_finite(where: str, title: str, split: Split) -> None:
     if not isinstance(split.examples, Arrays):
         return
     for number, leaf in enumerate(leaves(split.examples.arrays)):
-        kind = torch.as_tensor(leaf[:1]) if isinstance(leaf, np.ndarray) else leaf
-        if not kind.is_floating_point():
+        numpy = isinstance(leaf, np.ndarray)
+        if not (leaf.dtype.kind == "f" if numpy else leaf.is_floating_point()):
             continue
-        finite = np.isfinite(leaf) if isinstance(leaf, np.ndarray) else torch.isfinite(leaf).numpy()
+        finite = np.isfinite(leaf) if numpy else torch.isfinite(leaf).numpy()
         bad = np.flatnonzero(~finite.reshape(len(leaf), -1).all(axis=1))
         if len(bad):
             raise UserError(
@@ -121,7 +122,7 @@ def _check_labels(where: str, run: TrainingRun, splits: Splits) -> None:
     for title, split in _named(splits):
         if not isinstance(split.examples, Arrays) or not isinstance(split.examples.arrays, tuple):
             continue
-        all_labels = torch.as_tensor(np.asarray(split.examples.arrays[1]))
+        all_labels = torch.tensor(np.asarray(split.examples.arrays[1]))
         wrong = ((all_labels < 0) & (all_labels != IGNORED)) | (all_labels >= classes)
         if bool(wrong.any()):
             value = int(all_labels[wrong][0])
