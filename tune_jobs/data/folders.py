@@ -6,6 +6,7 @@ PATH/CLASS/any.png, all of them to train on
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -123,8 +124,8 @@ def decoded(
 
 def _size(text: str) -> Size:
     """Width and height."""
-    width, _, height = str(text).partition("x")
-    if not (width.isdigit() and (height or width).isdigit() and int(width) and int(height or 1)):
+    width, _, height = text.partition("x")
+    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", text):
         raise UserError(f"size {text!r} is no size in pixels; write it as 64 or 64x48")
     return int(width), int(height or width)
 

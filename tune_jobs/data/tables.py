@@ -188,15 +188,15 @@ def _labels(
     train = splits["train"][label]
     if pa.types.is_dictionary(train.type):
         train = train.cast(train.type.value_type)
+    if not (_numeric(train.type) or _names_classes(train.type)):
+        raise DataError(f"data {name!r}: the label {label!r} is {train.type}; name a column of "
+                        "numbers, text or truth values")  # fmt: skip
     values = train.unique().to_pylist()
     if len(values) == 1:
         raise DataError(
             f"data {name!r}: the label {label!r} is {values[0]!r} in all {len(train)} rows of "
             "train; there is nothing to learn: name another column"
         )
-    if not (_numeric(train.type) or _names_classes(train.type)):
-        raise DataError(f"data {name!r}: the label {label!r} is {train.type}; name a column of "
-                        "numbers, text or truth values")  # fmt: skip
     if _names_classes(train.type) and 2 * len(values) > len(train):
         raise DataError(
             f"data {name!r}: the label {label!r} takes {len(values)} values in {len(train)} rows; "
