@@ -34,9 +34,9 @@ def library_model(name: str) -> Callable[..., nn.Module]:
     known = list(names(imported))
     if model not in known:
         near = difflib.get_close_matches(model, known, n=NEAREST)
-        told = " or ".join(f"'{library}:{n}'" for n in near)
-        hint = f"Did you mean {told}?" if near else f"Such as {', '.join(known[:NEAREST])}."
-        raise UserError(f"model {name!r} is unknown; {library} has {len(known)} others. {hint}")
+        told = " or ".join(f"'{library}:{n}'" for n in near or known[:NEAREST])
+        hint = f"Did you mean {told}?" if near else f"Such as {told}."
+        raise UserError(f"model {name!r} is unknown; {library} knows {len(known)}. {hint}")
 
     def build(input_shape: tuple[int, ...], classes: int | None) -> nn.Module:
         if len(input_shape) != 3 or classes is None:
