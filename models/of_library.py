@@ -11,7 +11,7 @@ class OfLibrary(nn.Module):
     """Images (b, c, h, w) to log-probabilities (b, classes).
 
     A single channel is repeated `repeats` times, so that the network stays as it is known; that
-    needs no memory, and work in the first convolution alone.
+    costs work in the first convolution alone.
     """
 
     def __init__(self, network: nn.Module, repeats: int) -> None:

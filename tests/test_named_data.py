@@ -174,6 +174,22 @@ def test_columns_that_are_dropped_are_no_features(tmp_path: Path) -> None:
     assert opened(name, tmp_path, drop=["town", "z"]).train.features.shape == (20, 1)
 
 
+def test_the_index_of_a_frame_is_no_feature(tmp_path: Path) -> None:
+    frame = load_diabetes(as_frame=True).frame.sort_values("target")
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert "__index_level_0__" in pq.read_table(tmp_path / "t.parquet").column_names
+    table = opened(f"parquet:{tmp_path}/t.parquet?label=target", tmp_path)
+    assert table.train.features.shape == (442, 10)
+
+
+def test_columns_and_paths_may_have_any_signs(tmp_path: Path) -> None:
+    table = pa.table({"a b/c&d": np.arange(20.0), "x": np.arange(20.0)})
+    pq.write_table(table, tmp_path / "what? x=1.parquet")
+    name = f"parquet:{tmp_path}/what? x=1.parquet"
+    assert len(opened(f"{name}?label=a b/c%26d", tmp_path).train) == 20
+    assert len(opened(name, tmp_path, label="a b/c&d").train) == 20
+
+
 def test_a_regression_is_judged_in_the_unit_of_its_label(tmp_path: Path) -> None:  # 1, 3
     name = scikit_table(load_diabetes, tmp_path / "d.parquet")
     config = asked(tmp_path, "--data", name, "--target", "60")
@@ -355,6 +371,15 @@ def test_a_size_that_is_none_is_told(tmp_path: Path) -> None:  # 4
     for size in ("big", "0", "5x", "x5", "-3", "5x0"):
         said = told(tmp_path, "--data", f"folder:{tmp_path}/images?size={size}")
         assert "is no size in pixels; write it as 64 or 64x48" in said
+
+
+def test_images_that_do_not_fit_the_memory_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # 4
+    images_in(tmp_path / "images", {"a": 2, "b": 2})
+    monkeypatch.setattr("tune_jobs.data.folders.MOST_MEMORY", 1e-12)
+    said = told(tmp_path, "--data", f"folder:{tmp_path}/images")
+    assert "4 images of 5x6 take 0.0 GiB decoded" in said and "--workload" in said
 
 
 def test_a_model_that_does_not_suit_the_data_is_told(tmp_path: Path) -> None:  # 4

@@ -78,7 +78,8 @@ def make_dataset(
     validation: ImageSet | None = None,
 ) -> Dataset:
     """A Dataset whose mean and std are computed, exactly, from the train split."""
-    counts = np.bincount(train.images.reshape(-1), minlength=256)
+    parts = (train.images[at : at + 1024] for at in range(0, len(train), 1024))  # bincount's int64
+    counts = sum(np.bincount(part.reshape(-1), minlength=256) for part in parts)
     levels = np.arange(256) / 255.0
     mean = float(np.average(levels, weights=counts))
     std = float(np.sqrt(np.average((levels - mean) ** 2, weights=counts)))
@@ -196,6 +197,7 @@ def _decode(source: Any, origin: str) -> Dataset | Table:
     try:
         reader = pa.ipc.open_file(source)
         described = json.loads(reader.schema.metadata[_METADATA_KEY])
+        # Files from before there were tables name no kind.
         kind, shape = described.pop("kind", "images"), tuple(described.pop("shape"))
         del described["md5"]
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]

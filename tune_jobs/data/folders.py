@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from tune_jobs.data.dataset import Dataset, ImageSet, make_dataset
 from tune_jobs.errors import DataError, UserError
@@ -24,6 +25,7 @@ TITLES = {
     "valid": "validation",
 }  # fmt: skip
 GREY, COLOUR = ("1", "L", "LA"), ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+MOST_MEMORY = 0.5
 LEFT_OUT = ("Thumbs.db", "desktop.ini")
 Size = tuple[int, int]
 Opener = Callable[[], Any]
@@ -116,10 +118,22 @@ def decoded(
             f"size={usual[0]}x{usual[1]}"
         )
     grey = all(mode in GREY for _, mode in heads.values())
+    _check_memory(name, len(heads), wanted or usual, 1 if grey else 3)
     sets = {title: _decoded(p, wanted or usual, grey) for title, p in found.items()}
     return make_dataset(
         name, sets["train"], sets.get("test"), classes, validation=sets.get("validation")
     )
+
+
+def _check_memory(name: str, images: int, size: Size, channels: int) -> None:
+    """Decoded images are laid out in memory once, and read from a file that is as large."""
+    needed, free = images * size[0] * size[1] * channels, psutil.virtual_memory().available
+    if needed > MOST_MEMORY * free:
+        raise DataError(
+            f"--data {name}: {images} images of {_shown(size)} take {needed / 2**30:.1f} GiB "
+            f"decoded, over half of the {free / 2**30:.1f} GiB that are free here; have them "
+            "scaled with size=WIDTHxHEIGHT, or give a Dataset that reads them with --workload"
+        )
 
 
 def _size(text: str) -> Size:

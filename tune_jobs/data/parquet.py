@@ -46,7 +46,10 @@ def _places(path: Path) -> dict[str, Path]:
 
 
 def _read(path: Path) -> pa.Table:
+    """All columns but the numbering that pandas adds to a frame."""
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}); write it anew") from error
+    index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    return table.drop_columns([name for name in index if name in table.column_names])

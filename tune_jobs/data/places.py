@@ -26,7 +26,7 @@ KINDS: dict[str, Callable[..., Dataset | Table]] = {
     "parquet": load_parquet,
     "hf": load_hugging_face,
 }
-_FORM = re.compile(r"(?P<kind>\w+):(?P<path>.*?)(\?(?P<arguments>\w+=[^?/]*))?", re.DOTALL)
+_FORM = re.compile(r"(?P<kind>\w+):(?P<path>.*?)(\?(?P<arguments>\w+=[^?]*))?", re.DOTALL)
 WRITE = "write it as " + ", ".join(f"{kind}:PATH" for kind in KINDS)
 
 
