@@ -1,7 +1,9 @@
-"""Models by name: a built-in one, or `package.module:function` of the user's.
+"""Models by name: a built-in one, a library's, or `package.module:function` of the user's.
 
-A model's function takes `input_shape=(c, h, w)` and `classes=` and gives an nn.Module whose output
-is log-probabilities (b, classes). A new built-in: write its file, add it here, pass the contract.
+A model's function takes `input_shape=`, (c, h, w) of images and (d,) of a table, and `classes=`; it
+gives an nn.Module whose output is log-probabilities (b, classes), or one number for each example
+(b, 1) where `classes` is None: a regression. A new built-in: write its file, add it here, pass the
+contract.
 """
 
 from __future__ import annotations
@@ -10,23 +12,29 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from models.libraries import LIBRARIES, library_model
 from tune_jobs.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
 
-InputShape = tuple[int, int, int]
+InputShape = tuple[int, ...]
 ModelFunction = Callable[..., "nn.Module"]
 
 
 # The imports stand inside, so that a name can be checked without the seconds torch takes.
-def _simple_cnn(input_shape: InputShape, classes: int) -> nn.Module:
+def _simple_cnn(input_shape: InputShape, classes: int | None) -> nn.Module:
     from models.simple_cnn import SimpleCNN
 
+    if len(input_shape) != 3 or classes is None:
+        raise UserError(
+            f"simple_cnn takes images (c, h, w) and tells classes, the data has inputs of shape "
+            f"{tuple(input_shape)}; use --model mlp"
+        )
     return SimpleCNN(input_shape, classes)
 
 
-def _mlp(input_shape: InputShape, classes: int) -> nn.Module:
+def _mlp(input_shape: InputShape, classes: int | None) -> nn.Module:
     from models.mlp import MLP
 
     return MLP(input_shape, classes)
@@ -49,12 +57,16 @@ def resolve(name: str) -> ModelFunction:
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:
-        raise unknown_name("model", name, MODELS, "Your own is given as package.module:function.")
+        others = ", ".join(f"{library}:NAME" for library in LIBRARIES)
+        remedy = f"Others are given as {others}, your own as package.module:function."
+        raise unknown_name("model", name, MODELS, remedy)
+    if name.partition(":")[0] in LIBRARIES:
+        return library_model(name)
     return _import_function(name)
 
 
-def build(name: str, input_shape: InputShape, classes: int) -> nn.Module:
-    """The model `name` for images of `input_shape` (c, h, w), freshly initialised.
+def build(name: str, input_shape: InputShape, classes: int | None) -> nn.Module:
+    """The model `name` for inputs of this shape, freshly initialised.
 
     Errors:
         UserError: as `resolve`, or the function does not give an nn.Module.

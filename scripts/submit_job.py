@@ -164,9 +164,10 @@ def prepare_data(config: SweepConfig, around: Mapping[str, str]) -> None:
     out. Elsewhere the job's driver fetches it."""
     folder = Path(around.get("SWEEP_DATA_DIR") or "/nonexistent")
     if folder.is_dir() and os.access(folder, os.W_OK):
-        from tune_jobs.data.sources import prepare
+        from tune_jobs.data.sources import known, prepare
 
-        prepare(config.data, folder)
+        if config.data in known():
+            prepare(config.data, folder)
 
 
 def pack(folder: Path, arguments: Sequence[str]) -> tuple[Path, list[str]]:

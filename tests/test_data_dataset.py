@@ -147,7 +147,7 @@ def test_a_flipped_bit_in_the_metadata_is_never_read_as_something_else(
     dataset: Dataset, path: Path
 ) -> None:
     whole = path.read_bytes()
-    start = whole.rindex(b'{"name"')  # of its two copies the footer's is read
+    start = whole.rindex(b'{"kind"')  # of its two copies the footer's is read
     refused = 0
     for at in range(start, whole.index(b"}", start) + 1):
         for bit in range(8):

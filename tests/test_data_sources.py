@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tune_jobs.data import idx
 from tune_jobs.data.dataset import Dataset, ImageSet, open_dataset
@@ -18,11 +19,23 @@ from tune_jobs.data.sources import FASHION_MNIST, MNIST, SOURCES, Source, known,
 from tune_jobs.errors import DataError, UserError
 
 Prepared = Callable[[str], Dataset]
+OWN = "a folder of images"
+SOURCES_AND_OWN = [*known(), OWN]
 
 
 @pytest.fixture(scope="session")
-def prepared(data_dir: Path) -> Prepared:
-    return lambda name: open_dataset(prepare(name, data_dir))
+def prepared(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    def of(name: str) -> Dataset:
+        return open_dataset(prepare(name, data_dir))
+
+    folder = tmp_path_factory.mktemp("digits as images")
+    digits = of("digits")
+    for title, split in (("train", digits.train), ("test", digits.test)):
+        for n, (image, label) in enumerate(zip(split.images[:300], split.labels, strict=False)):
+            (folder / title / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0]).save(folder / title / str(label) / f"{n}.png")
+    place = f"folder:{folder}"
+    return lambda name: open_dataset(prepare(place, folder / "data")) if name == OWN else of(name)
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -61,12 +74,12 @@ def unavailable(reason: str) -> Callable[[idx.IdxFiles], idx.Contents]:
 # The contract.
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", SOURCES_AND_OWN)
 def test_a_source_gives_uint8_images_and_int64_labels_of_one_shape(
     name: str, prepared: Prepared
 ) -> None:
     dataset = prepared(name)
-    assert dataset.name == name == SOURCES[name].name
+    assert name == OWN or dataset.name == name == SOURCES[name].name
     for split in (dataset.train, dataset.test):
         assert split.images.dtype == np.uint8
         assert split.labels.dtype == np.int64
@@ -74,7 +87,7 @@ def test_a_source_gives_uint8_images_and_int64_labels_of_one_shape(
         assert split.images.shape[1:] == dataset.train.images.shape[1:]
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", SOURCES_AND_OWN)
 def test_a_source_has_every_class_in_both_splits_and_no_other(
     name: str, prepared: Prepared
 ) -> None:
@@ -83,7 +96,7 @@ def test_a_source_has_every_class_in_both_splits_and_no_other(
         assert np.unique(split.labels).tolist() == list(range(dataset.classes))
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", SOURCES_AND_OWN)
 def test_a_source_says_the_mean_and_std_of_its_train_split(name: str, prepared: Prepared) -> None:
     dataset = prepared(name)
     pixels = dataset.train.images
@@ -91,7 +104,7 @@ def test_a_source_says_the_mean_and_std_of_its_train_split(name: str, prepared: 
     assert dataset.std == pytest.approx(pixels.std() / 255, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", SOURCES_AND_OWN)
 def test_a_source_uses_the_whole_range_of_grey(name: str, prepared: Prepared) -> None:
     images = prepared(name).train.images
     assert (images.min(), images.max()) == (0, 255)

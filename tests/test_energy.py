@@ -71,7 +71,7 @@ def digits(data_dir: Path) -> Dataset:
 
 def make(digits: Dataset, on: Device | None) -> TrainingRun:
     settings = RunSettings(32, 32, 3e-3, "adam", 0, budget_examples=1600, target=0.8)
-    workload, cpu = WorkloadSource("mlp", "digits", None).of_images(digits), torch.device("cpu")
+    workload, cpu = WorkloadSource("mlp", "digits", None).of_dataset(digits), torch.device("cpu")
     splits = splits_of(workload, 300, 0, cpu)
     run = TrainingRun(settings, workload, splits, cpu, on.joules if on else None)
     return on.watch(run) if on else run

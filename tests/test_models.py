@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ from models.simple_cnn import SimpleCNN
 from tune_jobs.errors import UserError
 
 SHAPES = [(1, 28, 28), (1, 8, 8), (3, 9, 12)]
+NEEDS = {"timm:resnet18": "timm"}
+NAMES = [
+    pytest.param(n, marks=pytest.mark.skipif(find_spec(NEEDS.get(n, "torch")) is None,
+                                             reason=f"{NEEDS.get(n)} is not installed"))
+    for n in (*known(), "torchvision:resnet18", "timm:resnet18")
+]  # fmt: skip
 
 
 def a_model(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -30,7 +37,7 @@ def not_a_model(input_shape: tuple[int, int, int], classes: int) -> str:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", [*known(), "tests.test_models:a_model"])
+@pytest.mark.parametrize("name", [*NAMES, "tests.test_models:a_model"])
 def test_a_model_gives_log_probabilities_for_any_input_shape(
     name: str, shape: tuple[int, int, int]
 ) -> None:
@@ -39,7 +46,7 @@ def test_a_model_gives_log_probabilities_for_any_input_shape(
     torch.testing.assert_close(output.exp().sum(dim=1), torch.ones(5))
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_model_gives_the_same_for_channels_last_images(name: str) -> None:
     model = build(name, (3, 9, 12), classes=7).eval()
     images = torch.rand(5, 3, 9, 12)
@@ -48,7 +55,7 @@ def test_a_model_gives_the_same_for_channels_last_images(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_model_is_the_same_for_the_same_seed(name: str) -> None:
     states = []
     for _ in range(2):
@@ -57,11 +64,15 @@ def test_a_model_is_the_same_for_the_same_seed(name: str) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("name", known())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_gradient_reaches_every_weight_of_a_model(name: str) -> None:
     torch.manual_seed(0)
     model = build(name, (1, 8, 8), classes=10)
-    nn.functional.nll_loss(model(torch.rand(16, 1, 8, 8)), torch.arange(16) % 10).backward()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(2):  # some networks begin with branches that are multiplied by zero
+        optimizer.step()
+        optimizer.zero_grad()
+        nn.functional.nll_loss(model(torch.rand(16, 1, 8, 8)), torch.arange(16) % 10).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -78,6 +89,62 @@ def test_simple_cnn_refuses_images_too_small_for_it() -> None:
 
 def test_the_mlp_is_small() -> None:
     assert sum(p.numel() for p in MLP().parameters()) < 10_000
+
+
+def test_the_mlp_takes_features_and_gives_classes_or_a_number() -> None:
+    features = torch.rand(5, 13)
+    assert build("mlp", (13,), classes=3)(features).shape == (5, 3)
+    assert build("mlp", (13,), classes=None)(features).shape == (5, 1)
+
+
+def test_a_single_channel_is_repeated_for_a_network_that_takes_three() -> None:
+    model = build("torchvision:resnet18", (1, 8, 8), classes=10).eval()
+    image = torch.rand(2, 1, 8, 8)
+    given = nn.functional.log_softmax(model.network(image.repeat(1, 3, 1, 1)), dim=1)
+    torch.testing.assert_close(model(image), given)
+    assert sum(p.numel() for p in model.parameters()) == 11_181_642  # torchvision's, 10 classes
+
+
+def test_a_network_with_further_outputs_is_built_with_one() -> None:
+    model = build("torchvision:googlenet", (3, 40, 40), classes=4)
+    assert model(torch.rand(2, 3, 40, 40)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "torchvision:resnet18"])
+@pytest.mark.parametrize(("shape", "classes"), [((13,), 3), ((1, 8, 8), None)])
+def test_a_model_of_images_that_are_told_apart_refuses_anything_else(
+    name: str, shape: tuple[int, ...], classes: int | None
+) -> None:
+    with pytest.raises(UserError, match=r"takes images \(c, h, w\) and tells classes.*--model mlp"):
+        build(name, shape, classes)
+
+
+def test_an_unknown_model_of_a_library_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"knows 80.*Did you mean 'torchvision:resnet18' or"):
+        resolve("torchvision:resnet81")
+    with pytest.raises(UserError, match="Such as 'torchvision:alexnet'"):
+        resolve("torchvision:")
+
+
+def test_channels_that_a_network_cannot_take_are_told() -> None:
+    with pytest.raises(UserError, match="takes images of 1 or 3 channels, the data has 2"):
+        build("torchvision:resnet18", (2, 8, 8), classes=10)
+
+
+def test_a_library_that_is_not_installed_is_told_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"needs timm, which does not import.*pip install timm"):
+        resolve("timm:resnet18")
+
+
+def test_torchvision_is_imported_only_where_it_is_asked_for() -> None:
+    code = (
+        "import sys; from models.registry import build; build('mlp', (1, 8, 8), 10); "
+        "assert 'torchvision' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:

@@ -21,6 +21,6 @@ def make(digits: Dataset, **changes: Any) -> TrainingRun:
         "seed": 0, "budget_examples": 3200, "target": 0.8,
         "rungs": (1067,),
     }  # fmt: skip
-    workload = WorkloadSource("mlp", digits.name, None).of_images(digits)
+    workload = WorkloadSource("mlp", digits.name, None).of_dataset(digits)
     splits = splits_of(workload, 300, 0, CPU)
     return TrainingRun(RunSettings(**{**settings, **changes}), workload, splits, CPU)

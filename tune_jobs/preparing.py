@@ -18,7 +18,9 @@ from tune_jobs.config import (
 )
 from tune_jobs.data import sources
 from tune_jobs.data.dataset import open_dataset
-from tune_jobs.errors import UserError, unknown_name
+from tune_jobs.data.places import names_a_place
+from tune_jobs.data.tables import Table
+from tune_jobs.errors import UserError
 from tune_jobs.store import SweepStore
 
 
@@ -35,13 +37,13 @@ def configuration(invocation: Invocation) -> SweepConfig:
 
 
 def of_workload(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a user's workload says itself, once it has been tried on a few examples.
+    """What a user's workload or data says itself, once it has been tried on a few examples.
 
     Errors:
         UserError: it cannot be had or trained, or stands beside a named model or data set.
     """
     if not given.get("workload"):
-        return {}
+        return of_data(given) if names_a_place(str(given.get("data", ""))) else {}
     for name in ("model", "data"):
         if name in given:
             raise UserError(
@@ -50,6 +52,25 @@ def of_workload(given: Mapping[str, Any]) -> dict[str, Any]:
     from tune_jobs.training.workload_facts import facts
 
     return facts(given)
+
+
+def of_data(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model on a user's data says, as `of_workload`.
+
+    Errors:
+        UserError: the data cannot be had, the model is unknown or cannot be trained on it.
+    """
+    name, folder = given["data"], Path(given.get("data_dir", SweepConfig.data_dir))
+    if "model" in given:
+        registry.resolve(given["model"])
+    path = sources.prepare(name, folder, given.get("data_arguments", {}))
+    dataset = open_dataset(path)
+    model = given.get("model", "mlp" if isinstance(dataset, Table) else SweepConfig.model)
+    from tune_jobs.training.workload_facts import facts_of
+    from tune_jobs.workload_source import WorkloadSource
+
+    workload = WorkloadSource(model, name, str(path)).of_dataset(dataset)
+    return {"model": model, **facts_of(workload, given)}
 
 
 def folder(config: SweepConfig, action: Action) -> SweepStore:
@@ -73,8 +94,7 @@ def check_names(config: SweepConfig, *, importing: bool) -> None:
     module, _, function = config.model.partition(":")
     if importing or not (function.isidentifier() and _is_there(module)):
         registry.resolve(config.model)
-    if config.data not in sources.known():
-        raise unknown_name("--data", config.data, sources.known())
+    sources.check_name(config.data, config.data_arguments)
 
 
 def _is_there(module: str) -> bool:
@@ -89,15 +109,24 @@ def data(config: SweepConfig) -> Path | None:
     user's workload, which brings its own."""
     if config.workload:
         return None
-    path = sources.prepare(config.data, Path(config.data_dir)).resolve()
-    validate_against_data(config, len(open_dataset(path).train.labels))
+    folder = Path(config.data_dir)
+    path = sources.prepare(config.data, folder, config.data_arguments).resolve()
+    dataset = open_dataset(path)
+    validate_against_data(config, len(dataset.train), carved=dataset.validation is None)
+    if config.data in sources.known():  # a user's own has been tried to say what suits it
+        from tune_jobs.training.workload_facts import check_trains
+        from tune_jobs.workload_source import source_of
+
+        check_trains(source_of(config, path).of_dataset(dataset), config)
     return path
 
 
 def train_examples(config: SweepConfig, data_path: Path | None) -> int:
     """What is left to train on once validation is carved off: no batch is larger."""
     if data_path is not None:
-        return len(open_dataset(data_path).train.labels) - config.validation_examples
+        dataset = open_dataset(data_path)
+        carved = config.validation_examples if dataset.validation is None else 0
+        return len(dataset.train) - carved
     from tune_jobs.training.workload_facts import train_examples
 
     return train_examples(config)

@@ -54,16 +54,19 @@ class WorkloadSource:
         from tune_jobs.data.dataset import open_dataset
 
         assert self.data_path is not None
-        return self.of_images(open_dataset(Path(self.data_path)))
+        return self.of_dataset(open_dataset(Path(self.data_path)))
 
-    def of_images(self, dataset: Any) -> Workload:
-        """The named model on a data set that is open already."""
+    def of_dataset(self, dataset: Any) -> Workload:
+        """The named model on a data set that is open already: of images, or a table."""
         from models.registry import build
         from tune_jobs.data.image_workload import image_workload
+        from tune_jobs.data.table_workload import table_workload
+        from tune_jobs.data.tables import Table
 
-        shape, classes = tuple(dataset.train.images.shape[1:]), dataset.classes
+        shape, classes = tuple(dataset.train.inputs.shape[1:]), dataset.classes
         made = lambda: build(self.model, shape, classes)  # noqa: E731
-        return image_workload(f"{self.model} on {self.data}", dataset, made)
+        of_kind = table_workload if isinstance(dataset, Table) else image_workload
+        return of_kind(f"{self.model} on {self.data}", dataset, made)
 
 
 def source_of(config: SweepConfig, data_path: Path | str | None) -> WorkloadSource:

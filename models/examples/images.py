@@ -46,7 +46,7 @@ def resnet() -> nn.Module:
 
 
 def workload(workers: int = 1) -> Workload:
-    data = open_dataset(prepare("fashion_mnist", DATA))
+    data: Any = open_dataset(prepare("fashion_mnist", DATA))
     rest = ImageSet(data.train.images[TRAIN:], data.train.labels[TRAIN:])
     return Workload(
         name="resnet18 on clothes",

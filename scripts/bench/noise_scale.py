@@ -47,7 +47,7 @@ def make_run(data: Dataset, optimizer: str, seed: int) -> TrainingRun:
         BATCH_SIZE, BATCH_SIZE, rate, optimizer, seed, budget_examples=POINTS[-1], target=math.inf
     )
     workload, cpu = (
-        WorkloadSource("simple_cnn", data.name, None).of_images(data),
+        WorkloadSource("simple_cnn", data.name, None).of_dataset(data),
         torch.device("cpu"),
     )
     return TrainingRun(settings, workload, splits_of(workload, VALIDATION, 0, cpu), cpu)

@@ -1,7 +1,7 @@
-"""A data set as one Arrow IPC file of uint8 images, opened memory-mapped.
+"""A data set as one Arrow IPC file of uint8 images or float32 features, opened memory-mapped.
 
-The file holds two record batches, train then test, so that each split's images are one contiguous
-buffer and a numpy view of it costs nothing: every trial on a host shares the page cache's one copy.
+The file holds a record batch for each split, so that each split's images are one contiguous buffer
+and a numpy view of it costs nothing: every trial on a host shares the page cache's one copy.
 Shape, name, classes, mean and std stand in the schema's metadata.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tune_jobs.data.tables import Table, TableSet
 from tune_jobs.errors import DataError
 
 _METADATA_KEY = b"batch_size_sweep.dataset"
@@ -35,52 +36,79 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def inputs(self) -> npt.NDArray[np.uint8]:
+        """The images, as the file knows them."""
+        return self.images
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A decoded data set.
+    """A decoded data set of images.
 
-    `mean` and `std` are of all pixels of the train split, in units where 255 is 1.
+    `mean` and `std` are of all pixels of the train split, in units where 255 is 1. `validation`
+    is None where it is to be carved from train; `test` where there is none.
     """
 
     name: str
     train: ImageSet
-    test: ImageSet
+    test: ImageSet | None
     classes: int
     mean: float
     std: float
+    validation: ImageSet | None = None
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the file says of it beside its splits."""
+        named = ("name", "classes", "mean", "std")
+        return {"kind": "images", **{name: getattr(self, name) for name in named}}
 
 
-def make_dataset(name: str, train: ImageSet, test: ImageSet, classes: int) -> Dataset:
+def splits_in(dataset: Dataset | Table) -> dict[str, ImageSet | TableSet]:
+    """The splits that there are, by title, in the order of the file."""
+    all_splits = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
+    return {title: split for title, split in all_splits.items() if split is not None}
+
+
+def make_dataset(
+    name: str,
+    train: ImageSet,
+    test: ImageSet | None,
+    classes: int,
+    validation: ImageSet | None = None,
+) -> Dataset:
     """A Dataset whose mean and std are computed, exactly, from the train split."""
-    counts = np.bincount(train.images.reshape(-1), minlength=256)
+    parts = (train.images[at : at + 1024] for at in range(0, len(train), 1024))  # bincount's int64
+    counts = sum(np.bincount(part.reshape(-1), minlength=256) for part in parts)
     levels = np.arange(256) / 255.0
     mean = float(np.average(levels, weights=counts))
     std = float(np.sqrt(np.average((levels - mean) ** 2, weights=counts)))
-    return Dataset(name, train, test, classes, mean, std or 1.0)
+    return Dataset(name, train, test, classes, mean, std or 1.0, validation)
 
 
-def write_dataset(dataset: Dataset, path: Path) -> None:
+def write_dataset(dataset: Dataset | Table, path: Path) -> None:
     """Write `dataset` as an Arrow IPC file; `path` appears whole or not at all.
 
     Errors:
         DataError: the splits do not belong together (shapes, lengths, labels out of range).
     """
-    _check(dataset)
+    if isinstance(dataset, Dataset):
+        _check(dataset)
     schema = _schema(dataset)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(_record_batch(dataset.train, "train", schema))
-            writer.write_batch(_record_batch(dataset.test, "test", schema))
+            for title, split in splits_in(dataset).items():
+                writer.write_batch(_record_batch(split, title, schema))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def open_dataset(path: Path) -> Dataset:
-    """The Dataset in the file at `path`, memory-mapped: its arrays are read-only views, no copies.
+def open_dataset(path: Path) -> Dataset | Table:
+    """The data set in the file at `path`, memory-mapped: its arrays are read-only views, no copies.
 
     Errors:
         DataError: there is no such file, or it is not one that `write_dataset` wrote.
@@ -92,8 +120,8 @@ def open_dataset(path: Path) -> Dataset:
         raise DataError(f"data file {path} cannot be opened: {error}") from error
 
 
-def read_dataset(buffer: bytes | memoryview | pa.Buffer | npt.NDArray[np.uint8]) -> Dataset:
-    """The Dataset in the bytes of such a file; its arrays are views of `buffer`, no copies.
+def read_dataset(buffer: bytes | memoryview | pa.Buffer | npt.NDArray[np.uint8]) -> Dataset | Table:
+    """The data set in the bytes of such a file; its arrays are views of `buffer`, no copies.
 
     Errors:
         DataError: the bytes are not what `write_dataset` wrote.
@@ -118,10 +146,10 @@ def verify_dataset(path: Path) -> None:
         )
 
 
-def _digest(dataset: Dataset) -> str:
+def _digest(dataset: Dataset | Table) -> str:
     digest = hashlib.md5(usedforsecurity=False)
-    for split in (dataset.train, dataset.test):
-        digest.update(np.ascontiguousarray(split.images).data)
+    for split in splits_in(dataset).values():
+        digest.update(np.ascontiguousarray(split.inputs).data)
         digest.update(np.ascontiguousarray(split.labels).data)
     return digest.hexdigest()
 
@@ -134,8 +162,8 @@ def _digest_of(described: Mapping[str, Any]) -> str:
 
 
 def _check(dataset: Dataset) -> None:
-    for title, split in (("train", dataset.train), ("test", dataset.test)):
-        images, labels = split.images, split.labels
+    for title, split in splits_in(dataset).items():
+        images, labels = split.inputs, split.labels
         where = f"the {title} split of {dataset.name!r}"
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DataError(
@@ -149,67 +177,71 @@ def _check(dataset: Dataset) -> None:
             raise DataError(f"{where} is empty; it needs at least one example")
         if labels.min() < 0 or labels.max() >= dataset.classes:
             raise DataError(f"{where} has a label outside 0..{dataset.classes - 1}")
-    if dataset.train.images.shape[1:] != dataset.test.images.shape[1:]:
+    if len({split.inputs.shape[1:] for split in splits_in(dataset).values()}) > 1:
         raise DataError(f"the splits of {dataset.name!r} differ in image shape")
 
 
-def _schema(dataset: Dataset) -> pa.Schema:
-    shape = dataset.train.images.shape[1:]
-    described = {
-        "name": dataset.name,
-        "shape": shape,
-        "classes": dataset.classes,
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "md5": _digest(dataset),
-    }
+def _schema(dataset: Dataset | Table) -> pa.Schema:
+    inputs, labels = dataset.train.inputs, dataset.train.labels
+    described = {**dataset.described, "shape": inputs.shape[1:], "md5": _digest(dataset)}
     described["description_md5"] = _digest_of(described)
     fields = [
         pa.field("split", pa.string(), nullable=False),
-        pa.field("image", pa.binary(int(np.prod(shape))), nullable=False),
-        pa.field("label", pa.int64(), nullable=False),
+        pa.field("image", pa.binary(inputs[0].nbytes), nullable=False),
+        pa.field("label", pa.from_numpy_dtype(labels.dtype), nullable=False),
     ]
     return pa.schema(fields, metadata={_METADATA_KEY: json.dumps(described).encode()})
 
 
-def _record_batch(split: ImageSet, title: str, schema: pa.Schema) -> pa.RecordBatch:
-    pixels = pa.py_buffer(np.ascontiguousarray(split.images))
-    images = pa.FixedSizeBinaryArray.from_buffers(
-        schema.field("image").type, len(split), [None, pixels]
+def _record_batch(split: ImageSet | TableSet, title: str, schema: pa.Schema) -> pa.RecordBatch:
+    content = pa.py_buffer(np.ascontiguousarray(split.inputs))
+    inputs = pa.FixedSizeBinaryArray.from_buffers(
+        schema.field("image").type, len(split), [None, content]
     )
     titles = pa.array([title] * len(split), pa.string())
-    return pa.record_batch([titles, images, pa.array(split.labels)], schema=schema)
+    return pa.record_batch([titles, inputs, pa.array(split.labels)], schema=schema)
 
 
-def _decode(source: Any, origin: str) -> Dataset:
+def _decode(source: Any, origin: str) -> Dataset | Table:
     try:
         reader = pa.ipc.open_file(source)
         described = json.loads(reader.schema.metadata[_METADATA_KEY])
         # Files of earlier versions have no such digest.
-        if described.get("description_md5", found := _digest_of(described)) != found:
+        if described.get("description_md5", said := _digest_of(described)) != said:
             raise ValueError("its metadata are not those that were written")
-        shape = tuple(described["shape"])
-        train, test = (_view(reader.get_batch(i), shape) for i in (0, 1))
-        return Dataset(
-            described["name"],
-            train,
-            test,
-            described["classes"],
-            described["mean"],
-            described["std"],
-        )
+        described.pop("description_md5", None)
+        # Files from before there were tables name no kind.
+        kind, shape = described.pop("kind", "images"), tuple(described.pop("shape"))
+        del described["md5"]
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        of_kind, split, dtype = _KINDS[kind]
+        missing = {"test": None, "validation": None}
+        found = {str(b.column("split")[0]): split(*_view(b, shape, dtype)) for b in batches}
+        dataset: Dataset | Table = of_kind(**described, **{**missing, **found})
+        return dataset
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{origin} is not a whole Arrow file of images as this project writes them ({error}); "
-            f"delete it and run again to make it anew"
+            f"{origin} is not a whole Arrow file of a data set as this project writes them "
+            f"({error}); delete it and run again to make it anew"
         ) from error
 
 
-def _view(batch: pa.RecordBatch, shape: tuple[int, ...]) -> ImageSet:
+_KINDS: dict[str, Any] = {
+    "images": (Dataset, ImageSet, np.uint8),
+    "table": (Table, TableSet, np.float32),
+}
+
+
+def _view(
+    batch: pa.RecordBatch, shape: tuple[int, ...], dtype: Any
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     column = batch.column("image")
     size = int(np.prod(shape))
-    pixels = np.frombuffer(
-        column.buffers()[1], np.uint8, len(column) * size, offset=column.offset * size
+    inputs = np.frombuffer(
+        column.buffers()[1],
+        dtype,
+        len(column) * size,
+        offset=column.offset * size * np.dtype(dtype).itemsize,
     )
     labels = batch.column("label").to_numpy(zero_copy_only=True)
-    return ImageSet(pixels.reshape(len(column), *shape), labels)
+    return inputs.reshape(len(column), *shape), labels

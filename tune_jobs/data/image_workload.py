@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from tune_jobs.data.dataset import Dataset
+from tune_jobs.data.table_workload import arrays_of, class_loss
 from tune_jobs.workload import Batch, Workload, accuracy
 
 
@@ -28,15 +27,11 @@ def image_workload(name: str, dataset: Dataset, build: Callable[[], nn.Module]) 
     return Workload(
         name=name,
         build=build,
-        train=(dataset.train.images, dataset.train.labels),
-        test=(dataset.test.images, dataset.test.labels),
-        loss=_loss,
+        train=arrays_of(dataset.train),
+        validation=arrays_of(dataset.validation),
+        test=arrays_of(dataset.test),
+        loss=class_loss(dataset.classes),
         metric=accuracy,
         prepare=prepare,
         channels_last=True,
     )
-
-
-def _loss(model: Any, batch: Batch) -> torch.Tensor:
-    images, labels = batch
-    return F.cross_entropy(model(images), labels, reduction="none")

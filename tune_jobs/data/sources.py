@@ -1,13 +1,15 @@
 """The registry of data sources. A new one: write its loader, add it to SOURCES, pass the contract.
 
-`prepare` decodes a source once into `<data_dir>/<name>.arrow`; everything else opens that file.
+`prepare` decodes a source once into an Arrow file in the data folder, `<name>.arrow` or, of a
+user's own data, one that is named by its place; everything else opens that file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,8 @@ from tune_jobs.data.idx import (
     from_mirrors,
     from_npm,
 )
-from tune_jobs.errors import DataError, unknown_name
+from tune_jobs.data.places import KINDS, names_a_place, place_of
+from tune_jobs.errors import DataError, UserError, unknown_name
 
 _DIGITS_TEST_FRACTION = 0.2
 _DIGITS_SPLIT_SEED = 0
@@ -43,24 +46,36 @@ def known() -> list[str]:
     return sorted(SOURCES)
 
 
-def prepare(name: str, data_dir: Path) -> Path:
-    """The path of `<data_dir>/<name>.arrow`, made if it is missing, checked by digest if not.
+def check_name(name: str, arguments: Mapping[str, Any] | None = None) -> None:
+    """Raises UserError for what is neither a source nor of the form of a place."""
+    if names_a_place(name):
+        place_of(name, arguments or {})
+    elif name not in SOURCES:
+        kinds = ", ".join(f"{kind}:PATH" for kind in KINDS)
+        raise unknown_name("--data", name, SOURCES, f"Your own is given as {kinds}.")
+    elif arguments:
+        raise UserError(f"[data_arguments] are of data by its place; --data {name} has none")
+
+
+def prepare(name: str, data_dir: Path, arguments: Mapping[str, Any] | None = None) -> Path:
+    """The path of the Arrow file in `data_dir`, made if it is missing, checked by digest if not.
 
     Safe to call from several processes at once: the file appears whole or not at all.
 
     Errors:
-        UserError: the name is unknown.
-        DataError: the source is found nowhere, a file of it has a wrong digest, or the data
-            folder cannot be written.
+        UserError: the name is unknown, or `arguments` do not fit it.
+        DataError: the source is found nowhere, a file of it has a wrong digest or is not what it
+            should be, or the data folder cannot be written.
     """
-    if name not in SOURCES:
-        raise unknown_name("data", name, SOURCES)
-    path = data_dir / f"{name}.arrow"
+    check_name(name, arguments)
+    place = place_of(name, arguments or {}) if names_a_place(name) else None
+    path = data_dir / (f"{name}.arrow" if place is None else place.file_name)
     if path.exists():
         verify_dataset(path)
         return path
+    own = None if place is None else place.load()
     try:
-        write_dataset(SOURCES[name].load(data_dir), path)
+        write_dataset(own or SOURCES[name].load(data_dir), path)
     except OSError as error:
         raise DataError(
             f"data folder {data_dir} cannot be used ({error}); "

@@ -19,11 +19,12 @@ from tune_jobs.workload_source import raised
 FEW, OTHER_FEW = 3, 5  # no two axes of a batch are of both lengths by chance
 START_EXAMPLES = 64
 UPDATES = 5
+MODELS = 8  # of which a metric must tell one from the others
 BROADCAST = "Using a target size"  # torch's warning of a loss between shapes that differ
 
 
-def rehearse(workload: Workload, splits: Splits, target: float | None) -> None:
-    """Put a few examples through everything a run will do.
+def rehearse(workload: Workload, splits: Splits, target: float | None) -> float:
+    """Put a few examples through everything a run will do; gives what an untrained model has.
 
     Errors:
         UserError: whatever a run would fail of, or a comparison of runs would be wrong by.
@@ -38,10 +39,11 @@ def rehearse(workload: Workload, splits: Splits, target: float | None) -> None:
         run = _told(f"{where}: its model", lambda: TrainingRun(settings, workload, splits, device))
         for count in (FEW, OTHER_FEW):
             _check_loss(where, run, count)
-        before = _start(where, run)
+        before, shown = _start(where, run), _shown(where, run)
         _check_labels(where, run, splits)
         _told(f"{where}: an update", lambda: _train(run))
-        if before == _start(where, run) == _start(where, _untrained(settings, workload, splits)):
+        others = (_untrained(settings, workload, splits, seed) for seed in range(1, MODELS))
+        if shown == _shown(where, run) and all(shown == _shown(where, other) for other in others):
             raise UserError(
                 f"{where}: its metric is {before:g} for every model; it must tell models apart"
             )
@@ -52,6 +54,7 @@ def rehearse(workload: Workload, splits: Splits, target: float | None) -> None:
             f"already (on {min(START_EXAMPLES, len(splits.validation.indices))} examples); give a "
             f"target {better} that"
         )
+    return before
 
 
 def _named(splits: Splits) -> list[tuple[str, Split]]:
@@ -63,10 +66,10 @@ def _check_finite(where: str, title: str, split: Split) -> None:
     if not isinstance(split.examples, Arrays):
         return
     for number, leaf in enumerate(leaves(split.examples.arrays)):
-        kind = torch.as_tensor(leaf[:1]) if isinstance(leaf, np.ndarray) else leaf
-        if not kind.is_floating_point():
+        numpy = isinstance(leaf, np.ndarray)
+        if not (leaf.dtype.kind == "f" if numpy else leaf.is_floating_point()):
             continue
-        finite = np.isfinite(leaf) if isinstance(leaf, np.ndarray) else torch.isfinite(leaf).numpy()
+        finite = np.isfinite(leaf) if numpy else torch.isfinite(leaf).numpy()
         bad = np.flatnonzero(~finite.reshape(len(leaf), -1).all(axis=1))
         if len(bad):
             raise UserError(
@@ -75,8 +78,8 @@ def _check_finite(where: str, title: str, split: Split) -> None:
             )
 
 
-def _untrained(settings: RunSettings, workload: Workload, splits: Splits) -> TrainingRun:
-    other = RunSettings(**{**vars(settings), "seed": settings.seed + 1})
+def _untrained(settings: RunSettings, workload: Workload, splits: Splits, seed: int) -> TrainingRun:
+    other = RunSettings(**{**vars(settings), "seed": seed})
     return TrainingRun(other, workload, splits, torch.device("cpu"))
 
 
@@ -121,7 +124,7 @@ def _check_labels(where: str, run: TrainingRun, splits: Splits) -> None:
     for title, split in _named(splits):
         if not isinstance(split.examples, Arrays) or not isinstance(split.examples.arrays, tuple):
             continue
-        all_labels = torch.as_tensor(np.asarray(split.examples.arrays[1]))
+        all_labels = torch.tensor(np.asarray(split.examples.arrays[1]))
         wrong = ((all_labels < 0) & (all_labels != IGNORED)) | (all_labels >= classes)
         if bool(wrong.any()):
             value = int(all_labels[wrong][0])
@@ -141,6 +144,19 @@ def _start(where: str, run: TrainingRun) -> float:
             "it must be a finite number"
         )
     return float(found.metric)
+
+
+def _shown(where: str, run: TrainingRun) -> Any:
+    """What the metric makes of the model: of each example where it can, since two models that are
+    right as often are not right of the same ones."""
+    if run.workload.metric.of is None:
+        return _start(where, run)
+    indices = run.validation.indices[:START_EXAMPLES]
+    batch = on_device(run.validation.examples.fetch(indices), run.device, run.workload.prepare)
+    run.model.eval()
+    with torch.inference_mode():
+        given = _told(f"{where}: its metric", lambda: run.workload.metric(run.model, batch))
+    return (given[0] if isinstance(given, tuple) else given).tolist()
 
 
 def _train(run: TrainingRun) -> None:

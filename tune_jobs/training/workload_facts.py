@@ -27,20 +27,23 @@ def facts(given: Mapping[str, Any]) -> dict[str, Any]:
         UserError: the workload cannot be had or trained, or nothing names a target.
     """
     workload = users_workload(given["workload"], given.get("workload_arguments", {}))
+    return {"model": workload.name, "data": given["workload"], **facts_of(workload, given)}
+
+
+def facts_of(workload: Workload, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a workload that is at hand, without the names of its model and data."""
     metric, target = workload.metric, given.get("target", workload.target)
+    held_out = given.get("validation_examples", _held_out(workload))
+    splits = splits_of(workload, held_out, given.get("split_seed", 0), CPU)
+    untrained = rehearse(workload, splits, target)
     if target is None:
         raise UserError(
             f"workload {workload.name!r} names no target; give --target, a validation "
-            f"{metric.name} that is worth reaching"
+            f"{metric.name} that is worth reaching: untrained it has {untrained:.3g}"
         )
-    held_out = given.get("validation_examples", _held_out(workload))
-    splits = splits_of(workload, held_out, given.get("split_seed", 0), CPU)
-    rehearse(workload, splits, target)
     examples, preset = len(splits.train.indices), given.get("preset", "quick")
     budget = min(EPOCHS.get(preset, 1) * examples, MOST_EXAMPLES.get(preset, examples))
     return {
-        "model": workload.name,
-        "data": given["workload"],
         "metric": metric.name,
         "mode": metric.mode,
         "target": target,
@@ -48,6 +51,12 @@ def facts(given: Mapping[str, Any]) -> dict[str, Any]:
         "budget_examples": workload.budget_examples or budget,
         "batch_sizes": _fitting(examples),
     }
+
+
+def check_trains(workload: Workload, config: SweepConfig) -> None:
+    """Raises UserError where a run of this configuration could not be made."""
+    splits = splits_of(workload, config.validation_examples, config.split_seed, CPU)
+    rehearse(workload, splits, config.target)
 
 
 def train_examples(config: SweepConfig) -> int:

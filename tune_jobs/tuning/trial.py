@@ -74,7 +74,7 @@ def open_workload(shared: SharedByTrials) -> Workload:
     if source.data_path is None:
         return source.open()
     here = Path(source.data_path).exists()
-    return source.of_images(
+    return source.of_dataset(
         open_dataset(Path(source.data_path)) if here else read_dataset(ray.get(shared.data[0]))
     )
 
