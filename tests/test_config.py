@@ -152,7 +152,7 @@ def test_the_flags_are_the_frozen_ones() -> None:
         --dry-run --goal --gpus-per-trial --memory-limit-mib --micro-batch --model --name
         --new-workload --only
         --optimizer --preset --price-per-device-hour --resume --runs-dir --search --seeds --target
-        --tracking-required --tracking-uri --trainings-to-come --trials --workload
+        --tracking-required --tracking-uri --train --trainings-to-come --trials --workload
     """
     assert flag_names() == frozen.split()
 

@@ -19,6 +19,7 @@ FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
     ("uris", "durable", "tables", "private", "recipe"),
     ("config", "new_workload", "remote_folder", "workload"),
+    ("own_loop",),
     ("data", "store", "command_line"),
     ("workload_source",),
     ("training", "holding"),

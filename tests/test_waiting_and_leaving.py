@@ -64,7 +64,7 @@ def test_a_trial_on_a_leaving_node_saves_itself_at_every_report(
     )
     it: Any = object.__new__(trial.BatchSizeTrial)
     it.shared = SimpleNamespace(goal="time", budget_examples=100, checkpoint_seconds=8.0)
-    it.workload = SimpleNamespace(metric=SimpleNamespace(mode="max"))
+    it.mode = "max"
     it.micro_batch_size = it.waited_seconds = it.node = it.device_name = None
     it.saved_at = time.monotonic() - saved_ago
     assert it._result(report)[trial.SHOULD_CHECKPOINT] is saves

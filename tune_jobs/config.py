@@ -67,6 +67,12 @@ class SweepConfig:
         "your own model, data and loss: FILE.py:function or package.module:function",
         flag=True,
     )
+    train: str | None = option(
+        None,
+        "What to train",
+        "a training loop of your own, of any framework: FILE.py:function",
+        flag=True,
+    )
     model: str = option(
         "simple_cnn",
         "What to train",
@@ -171,7 +177,7 @@ class SweepConfig:
     @property
     def workload_name(self) -> str:
         """What is trained, in words."""
-        return self.model if self.workload else f"{self.model} on {self.data}"
+        return self.model if self.workload or self.train else f"{self.model} on {self.data}"
 
     @property
     def training(self) -> Recipe:
@@ -323,7 +329,9 @@ def validate(config: SweepConfig) -> None:
             f"({max(config.batch_sizes)}): not one update could be made; raise it"
         )
     _positive("seeds", config.seeds)
-    if config.validation_examples < 0 or not (config.validation_examples or config.workload):
+    if config.validation_examples < 0 or not (
+        config.validation_examples or config.workload or config.train
+    ):
         raise UserError(
             f"validation_examples {config.validation_examples}: must be greater than 0; raise it"
         )

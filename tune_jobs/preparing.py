@@ -42,13 +42,18 @@ def of_workload(given: Mapping[str, Any]) -> dict[str, Any]:
     Errors:
         UserError: it cannot be had or trained, or stands beside a named model or data set.
     """
-    if not given.get("workload"):
+    brought = next((name for name in ("workload", "train") if given.get(name)), None)
+    if brought is None:
         return of_data(given) if names_a_place(str(given.get("data", ""))) else {}
-    for name in ("model", "data"):
-        if name in given:
+    for name in ("model", "data", *(("train",) if brought == "workload" else ())):
+        if given.get(name):
             raise UserError(
-                f"--workload {given['workload']} brings its own {name}; leave --{name} out"
+                f"--{brought} {given[brought]} brings its own {name}; leave --{name} out"
             )
+    if brought == "train":
+        from tune_jobs.training.own_facts import facts as facts_of_loop
+
+        return facts_of_loop(given)
     from tune_jobs.training.workload_facts import facts
 
     return facts(given)
@@ -89,7 +94,7 @@ def check_names(config: SweepConfig, *, importing: bool) -> None:
 
     Without `importing` a module of the user's own is looked for, and not run.
     """
-    if config.workload:
+    if config.workload or config.train:
         return
     module, _, function = config.model.partition(":")
     if importing or not (function.isidentifier() and _is_there(module)):
@@ -107,7 +112,7 @@ def _is_there(module: str) -> bool:
 def data(config: SweepConfig) -> Path | None:
     """The data set as one Arrow file on this host, checked against the configuration; None for a
     user's workload, which brings its own."""
-    if config.workload:
+    if config.workload or config.train:
         return None
     folder = Path(config.data_dir)
     path = sources.prepare(config.data, folder, config.data_arguments).resolve()
@@ -127,6 +132,8 @@ def train_examples(config: SweepConfig, data_path: Path | None) -> int:
         dataset = open_dataset(data_path)
         carved = config.validation_examples if dataset.validation is None else 0
         return len(dataset.train) - carved
+    if config.train:
+        return config.budget_examples  # how many examples there are is the function's own
     from tune_jobs.training.workload_facts import train_examples
 
     return train_examples(config)

@@ -20,6 +20,7 @@ from typing import Any
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
+from tune_jobs.own_loop import OwnLoop
 from tune_jobs.workload import Workload
 
 WRITE = "write it as FILE.py:function or package.module:function"
@@ -34,6 +35,7 @@ class WorkloadSource:
     function: `FILE.py:function` or `package.module:function`; None for a named model and data.
     arguments: keyword arguments of the function.
     folder: where the sweep was begun, from which the file's path leads.
+    train: a training function of the user's own, in place of a workload.
     """
 
     model: str
@@ -42,6 +44,12 @@ class WorkloadSource:
     function: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
+    train: str | None = None
+
+    def own_loop(self) -> OwnLoop:
+        """The user's own training function, with what is to be known of it."""
+        assert self.train is not None
+        return users_loop(self.train, self.folder)
 
     def open(self) -> Workload:
         """The workload, made anew.
@@ -74,10 +82,11 @@ def source_of(config: SweepConfig, data_path: Path | str | None) -> WorkloadSour
     return WorkloadSource(
         model=config.model,
         data=config.data,
-        data_path=None if config.workload or data_path is None else str(data_path),
+        data_path=None if data_path is None else str(data_path),
         function=config.workload,
         arguments=config.workload_arguments,
         folder=os.getcwd(),
+        train=config.train,
     )
 
 
@@ -100,6 +109,22 @@ def users_workload(name: str, arguments: Mapping[str, Any], folder: str = "") ->
             "return tune_jobs.workload.Workload(...)"
         )
     return made
+
+
+def users_loop(name: str, folder: str = "") -> OwnLoop:
+    """The user's own training function of this name.
+
+    Errors:
+        UserError: there is none, or nothing says what its metric and budget are.
+    """
+    found = users_function(name, "train", folder)
+    if not isinstance(found, OwnLoop):
+        raise UserError(
+            f"--train {name!r}: nothing says what it reports; put "
+            '@own_loop(metric="accuracy", target=0.9, budget_examples=20_000) of '
+            "tune_jobs.own_loop before it"
+        )
+    return found
 
 
 def users_function(name: str, what: str, folder: str = "") -> Callable[..., Any]:

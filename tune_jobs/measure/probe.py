@@ -86,6 +86,10 @@ class ProbeReading:
 def measure_update(request: ProbeRequest) -> ProbeReading:
     """Train some updates of `request.batch_size` examples, then evaluate; tell time and memory."""
     allocator.keep_pages()
+    if request.subject.source.train is not None:
+        from tune_jobs.measure.own_probe import measure_own
+
+        return measure_own(request)
     subject = request.subject
     torch.set_num_threads(subject.threads)
     device = devices.pick(subject.gpus)

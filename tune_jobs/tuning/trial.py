@@ -5,6 +5,7 @@ Imports stay light: no torchvision, MLflow or matplotlib comes into the trial's 
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
+from tune_jobs.training.own_run import OwnRun
 from tune_jobs.tuning.guard import guarded
 from tune_jobs.tuning.leaving import on_a_leaving_node
 from tune_jobs.tuning.racing import TIME_ATTR, WORST, score
@@ -93,10 +95,13 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         request = shared.requests.of(config)
         torch.set_num_threads(shared.threads[config["batch_size"]])
         self.device = device.pick(request.gpus)
-        self.workload = open_workload(shared)
-        self.splits = splits_of(
-            self.workload, shared.validation_examples, shared.split_seed, self.device
-        )
+        self.loop = shared.source.own_loop() if shared.source.train else None
+        if self.loop is None:
+            self.workload = open_workload(shared)
+            self.splits = splits_of(
+                self.workload, shared.validation_examples, shared.split_seed, self.device
+            )
+        self.mode = (self.loop or self.workload.metric).mode
         # The counter is of the whole GPU: a share of one has none of its own.
         self.joules = energy.counter(self.device) if request.gpus >= 1 else None
         self._limit_memory(request)
@@ -113,6 +118,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             device.limit_memory(self.device, self.shared.memory_growth_mib, 0.0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if isinstance(self.run, OwnRun) and not self.run.stop():
+            return False  # a function that does not end has its process ended
         self.waited_seconds = None if self.shared.began_at is None else 0.0
         torch.set_num_threads(self.shared.threads[new_config["batch_size"]])
         self._begin(new_config)
@@ -120,9 +127,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         shared = self.shared
-        self.run: TrainingRun | None = (
-            None  # lets the last trial's memory go before the next begins
-        )
+        # Lets the last trial's memory go before the next begins.
+        self.run: TrainingRun | OwnRun | None = None
         size = config["batch_size"]
         self.device_name = device.describe(self.device)
         self.micro_batch_size = shared.micro_batch_sizes.get((self.device_name, size), size)
@@ -145,8 +151,13 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )
         with guarded(shared.report_seconds[size]):
-            self.run = TrainingRun(settings, self.workload, self.splits, self.device, self.joules)
+            self.run = self._run(settings)
         self.saved_at = time.monotonic()
+
+    def _run(self, settings: RunSettings) -> TrainingRun | OwnRun:
+        if self.loop is None:
+            return TrainingRun(settings, self.workload, self.splits, self.device, self.joules)
+        return OwnRun(settings, self.loop, self.device, Path(tempfile.mkdtemp(prefix="own-loop-")))
 
     def step(self) -> dict[str, Any]:
         assert self.run is not None
@@ -172,8 +183,8 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         result = asdict(report)
         result["micro_batch_size"] = self.micro_batch_size
         to_target = None if self.shared.goal == "accuracy" else report.examples_to_target
-        mode = self.workload.metric.mode
-        result["score"] = score(report.val_metric, to_target, self.shared.budget_examples, mode)
+        budget, mode = self.shared.budget_examples, self.mode
+        result["score"] = score(report.val_metric, to_target, budget, mode)
         result["waited_seconds"] = self.waited_seconds
         ended = "diverged" if report.diverged else "finished"
         result["outcome"] = ended if report.done else "stopped"
