@@ -324,6 +324,11 @@ def bad_folder(folder: Path, what: str) -> None:
     elif what == "size":
         images_in(folder, {"a": 3, "b": 3})
         images_in(folder, {"c": 1}, (9, 8))
+    elif what == "few":
+        images_in(folder, {"a": 2, "b": 2}, (8, 8))
+    elif what == "16 bits":
+        images_in(folder, {"a": 3, "b": 3})
+        Image.fromarray(np.ones((6, 5), np.uint16)).save(folder / "a" / "0.png")
     elif what == "new class":
         images_in(folder / "train", {"a": 3, "b": 3})
         images_in(folder / "test", {"a": 3, "b": 3, "c": 3})
@@ -341,6 +346,8 @@ def bad_folder(folder: Path, what: str) -> None:
         ("size", "0.png has 8x9 pixels, 6 of 7 images have 5x6; let all be of one size, or have "
          "them scaled and cut to it with size=5x6"),
         ("new class", "has the class 'c', which train has not"),
+        ("16 bits", "0.png has pixels of mode I;16, not of 8 bits; convert it"),
+        ("few", "of 4 training examples a fifth is none"),
     ],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_trained_on_is_told(

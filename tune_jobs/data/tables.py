@@ -83,7 +83,8 @@ def make_table(
     assert label is not None
     columns = [column for column in known if column != label and column not in drop]
     for title, table in splits.items():
-        _check_split(f"data {name!r}, {title}", table, [*columns, label], label)
+        fewest = FEWEST_ROWS if title == "train" else 1
+        _check_split(f"data {name!r}, {title}", table, [*columns, label], label, fewest)
     made, classes, std = _labels(name, splits, label, task)
     raw = {title: _matrix(table, columns) for title, table in splits.items()}
     middle, spread = raw["train"].mean(axis=0), raw["train"].std(axis=0)
@@ -119,12 +120,14 @@ def _check_names(
         )
 
 
-def _check_split(where: str, table: pa.Table, columns: Sequence[str], label: str) -> None:
+def _check_split(
+    where: str, table: pa.Table, columns: Sequence[str], label: str, fewest: int
+) -> None:
     absent = [column for column in columns if column not in table.column_names]
     if absent:
         raise DataError(f"{where}: the column {absent[0]!r} of train is not there; add it")
-    if len(table) < FEWEST_ROWS:
-        raise DataError(f"{where}: {len(table)} rows; it needs at least {FEWEST_ROWS}")
+    if len(table) < fewest:
+        raise DataError(f"{where}: {len(table)} rows; it needs at least {fewest}")
     wrong = [
         f"{c!r} ({table[c].type})" for c in columns if c != label and not _numeric(table[c].type)
     ]
