@@ -268,7 +268,11 @@ BAD_TABLES: list[tuple[dict[str, Any], str, str]] = [
     ({"town": ["a"] * 20}, "label=y", "1 columns are not numeric: 'town' (string); make"),
     ({"z": GONE}, "label=y", "1 columns have missing or infinite values in 20 rows: 'z' (3)"),
     ({"y": GONE}, "label=y", "'y' (3)"),
-    ({"y": ["a", "b"] * 10}, "label=y&task=regression", "is string, which no regression can have"),
+    (
+        {"y": ["a", "b"] * 10},
+        "label=y&task=regression",
+        "the label 'y' is not numeric in every split",
+    ),
     ({"y": [[1.0]] * 20}, "label=y", "is list"),
 ]
 
@@ -292,6 +296,8 @@ def test_splits_that_do_not_fit_each_other_are_told(tmp_path: Path) -> None:  # 
     table_in(place / "train.parquet", y=["a", "b"] * 10)
     table_in(place / "test.parquet", y=["a", "c"] * 10)
     assert "test has the label 'c'" in told(tmp_path, "--data", f"parquet:{place}?label=y")
+    table_in(place / "train.parquet")
+    assert "not numeric in every split" in told(tmp_path, "--data", f"parquet:{place}?label=y")
     pq.write_table(pa.table({"y": ["a", "b"] * 10}), place / "test.parquet")
     assert "the column 'x' of train is not there" in told(
         tmp_path, "--data", f"parquet:{place}?label=y"
