@@ -268,7 +268,11 @@ BAD_TABLES: list[tuple[dict[str, Any], str, str]] = [
     ({"town": ["a"] * 20}, "label=y", "1 columns are not numeric: 'town' (string); make"),
     ({"z": GONE}, "label=y", "1 columns have missing or infinite values in 20 rows: 'z' (3)"),
     ({"y": GONE}, "label=y", "'y' (3)"),
-    ({"y": ["a", "b"] * 10}, "label=y&task=regression", "is string, which no regression can have"),
+    (
+        {"y": ["a", "b"] * 10},
+        "label=y&task=regression",
+        "the label 'y' is not numeric in every split",
+    ),
     ({"y": [[1.0]] * 20}, "label=y", "is list"),
 ]
 
@@ -292,6 +296,8 @@ def test_splits_that_do_not_fit_each_other_are_told(tmp_path: Path) -> None:  # 
     table_in(place / "train.parquet", y=["a", "b"] * 10)
     table_in(place / "test.parquet", y=["a", "c"] * 10)
     assert "test has the label 'c'" in told(tmp_path, "--data", f"parquet:{place}?label=y")
+    table_in(place / "train.parquet")
+    assert "not numeric in every split" in told(tmp_path, "--data", f"parquet:{place}?label=y")
     pq.write_table(pa.table({"y": ["a", "b"] * 10}), place / "test.parquet")
     assert "the column 'x' of train is not there" in told(
         tmp_path, "--data", f"parquet:{place}?label=y"
@@ -324,6 +330,11 @@ def bad_folder(folder: Path, what: str) -> None:
     elif what == "size":
         images_in(folder, {"a": 3, "b": 3})
         images_in(folder, {"c": 1}, (9, 8))
+    elif what == "few":
+        images_in(folder, {"a": 2, "b": 2}, (8, 8))
+    elif what == "16 bits":
+        images_in(folder, {"a": 3, "b": 3})
+        Image.fromarray(np.ones((6, 5), np.uint16)).save(folder / "a" / "0.png")
     elif what == "new class":
         images_in(folder / "train", {"a": 3, "b": 3})
         images_in(folder / "test", {"a": 3, "b": 3, "c": 3})
@@ -341,6 +352,8 @@ def bad_folder(folder: Path, what: str) -> None:
         ("size", "0.png has 8x9 pixels, 6 of 7 images have 5x6; let all be of one size, or have "
          "them scaled and cut to it with size=5x6"),
         ("new class", "has the class 'c', which train has not"),
+        ("16 bits", "0.png has pixels of mode I;16, not of 8 bits; convert it"),
+        ("few", "of 4 training examples a fifth is none"),
     ],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_trained_on_is_told(

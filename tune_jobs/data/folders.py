@@ -167,7 +167,7 @@ def _decoded(pictures: list[Picture], size: Size, grey: bool) -> ImageSet:
         with _read(picture) as image:
             try:
                 whole = image.convert("L" if grey else "RGB")
-            except (OSError, SyntaxError, ValueError) as error:
+            except Exception as error:  # a damaged file may raise anything; all of it is told
                 raise _no_image(picture, error) from error
         fitted = whole if whole.size == size else ImageOps.fit(whole, size)
         pixels = np.asarray(fitted)
@@ -178,7 +178,7 @@ def _decoded(pictures: list[Picture], size: Size, grey: bool) -> ImageSet:
 def _read(picture: Picture) -> Any:
     try:
         return picture.open()
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # as above
         raise _no_image(picture, error) from error
 
 

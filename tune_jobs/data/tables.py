@@ -81,9 +81,11 @@ def make_table(
     known = train.column_names
     _check_names(name, known, label, drop, task)
     assert label is not None
+    splits = {title: _plain(table) for title, table in splits.items()}
     columns = [column for column in known if column != label and column not in drop]
     for title, table in splits.items():
-        _check_split(f"data {name!r}, {title}", table, [*columns, label], label)
+        fewest = FEWEST_ROWS if title == "train" else 1
+        _check_split(f"data {name!r}, {title}", table, [*columns, label], label, fewest)
     made, classes, std = _labels(name, splits, label, task)
     raw = {title: _matrix(table, columns) for title, table in splits.items()}
     middle, spread = raw["train"].mean(axis=0), raw["train"].std(axis=0)
@@ -94,6 +96,14 @@ def make_table(
     }
     test, validation = sets.get("test"), sets.get("validation")
     return Table(name, sets["train"], test, classes, std, validation)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Without dictionaries, as which frames keep categories."""
+    kinds = [(f.name, f.type) for f in table.schema]
+    return table.cast(
+        pa.schema([(n, k.value_type if pa.types.is_dictionary(k) else k) for n, k in kinds])
+    )
 
 
 def _check_names(
@@ -119,12 +129,14 @@ def _check_names(
         )
 
 
-def _check_split(where: str, table: pa.Table, columns: Sequence[str], label: str) -> None:
+def _check_split(
+    where: str, table: pa.Table, columns: Sequence[str], label: str, fewest: int
+) -> None:
     absent = [column for column in columns if column not in table.column_names]
     if absent:
         raise DataError(f"{where}: the column {absent[0]!r} of train is not there; add it")
-    if len(table) < FEWEST_ROWS:
-        raise DataError(f"{where}: {len(table)} rows; it needs at least {FEWEST_ROWS}")
+    if len(table) < fewest:
+        raise DataError(f"{where}: {len(table)} rows; it needs at least {fewest}")
     wrong = [
         f"{c!r} ({table[c].type})" for c in columns if c != label and not _numeric(table[c].type)
     ]
@@ -159,8 +171,7 @@ def _numeric(kind: pa.DataType) -> bool:
 
 
 def _names_classes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind)
-                or kind == getattr(pa, "string_view", lambda: None)())  # fmt: skip
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _missing(column: pa.ChunkedArray) -> int:
@@ -186,8 +197,6 @@ def _labels(
 ) -> tuple[dict[str, npt.NDArray[Any]], int | None, float]:
     """Labels by split, how many classes (None for a regression), and the std of the latter's."""
     train = splits["train"][label]
-    if pa.types.is_dictionary(train.type):
-        train = train.cast(train.type.value_type)
     if not (_numeric(train.type) or _names_classes(train.type)):
         raise DataError(f"data {name!r}: the label {label!r} is {train.type}; name a column of "
                         "numbers, text or truth values")  # fmt: skip
@@ -207,10 +216,10 @@ def _labels(
     if (task or ("classification" if few or not numeric else "regression")) == "classification":
         names = sorted(values)
         return _numbered(name, splits, label, names), len(names), 1.0
-    if not numeric:
+    if not all(_numeric(table[label].type) for table in splits.values()):
         raise DataError(
-            f"data {name!r}: the label {label!r} is {train.type}, which no regression can have; "
-            "name a numeric column"
+            f"data {name!r}: the label {label!r} is not numeric in every split, as a "
+            "regression's must be; name a numeric column"
         )
     raw = {title: _numbers(table[label]) for title, table in splits.items()}
     middle, std = float(raw["train"].mean()), float(raw["train"].std())

@@ -35,6 +35,11 @@ def facts_of(workload: Workload, given: Mapping[str, Any]) -> dict[str, Any]:
     metric, target = workload.metric, given.get("target", workload.target)
     held_out = given.get("validation_examples", _held_out(workload))
     splits = splits_of(workload, held_out, given.get("split_seed", 0), CPU)
+    if not len(splits.validation.indices):
+        raise UserError(
+            f"workload {workload.name!r}: of {len(splits.train.indices)} training examples a "
+            "fifth is none, so nothing is left to validate on; give more, or a validation split"
+        )
     untrained = rehearse(workload, splits, target)
     if target is None:
         raise UserError(
