@@ -53,6 +53,8 @@ def runs_of_sweep(
     for trial in chosen:
         equal = test_at_updates(by_trial.get(trial.trial_id, ()), updates)
         own = _own_target(trial, workload, equal)
+        if config.train:  # between two reports nothing is known
+            own = replace(own, resolution=_between_reports(own, by_trial.get(trial.trial_id, ())))
         rows.append(_never(own) if at_the_end else own)
         rows += [_at_target(own, target, curves[trial.trial_id], trial) for target in targets]
     return sorted(rows, key=lambda row: (row.batch_size, row.seed or 0, row.target or 0))
@@ -207,6 +209,15 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         mode=trial.mode,
         **({} if trial.metric == "accuracy" else _other_metric(trial, whole, at_equal_updates)),
     )
+
+
+def _between_reports(run: TargetRun, measurements: Sequence[Measurement]) -> float | None:
+    """Within what part of itself a crossing is known that was seen at a report."""
+    at = run.examples_to_target
+    if at is None:
+        return None
+    before = [m.examples_seen for m in measurements if m.examples_seen < at]
+    return (at - max(before, default=0)) / at
 
 
 def _never(run: TargetRun) -> TargetRun:

@@ -157,6 +157,7 @@ def _columns(verdict: Verdict) -> list[_Column]:
 
     def column(title: str, cell: Callable[[BatchSizeVerdict], str], dispensable: int) -> _Column:
         title = title.replace("examples\nto", f"{verdict.examples_unit}\nto")
+        title = title.replace("metric\n", f"{verdict.metric}\n")
         return _Column(title, tuple(cell(row) for row in rows), dispensable)
 
     first = [

@@ -19,6 +19,7 @@ NAMES = {
     "peak_memory_mib": "peak memory, MiB",
     "val_accuracy": "validation accuracy",
     "test_accuracy": "test accuracy",
+    "val_metric": "metric at the end",
 }
 
 
