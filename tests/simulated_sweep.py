@@ -27,6 +27,7 @@ from ray.util.placement_group import PlacementGroup
 from tests import rows
 from tests.null_trial import NullTrial
 from tune_jobs.config import SweepConfig
+from tune_jobs.planning.allowance import Allowance
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import stages
@@ -124,7 +125,7 @@ def search(stage: stages.Stage, cluster: RayCluster, log: Path) -> str:
 
     killer = threading.Thread(target=lose_the_first, daemon=True)
     killer.start()
-    stages.search(stage, resume=False)
+    stages.search(stage, Allowance(None), resume=False)
     killer.join(PATIENCE_SECONDS)
     assert eventually(lambda: lost[0] not in {node["NodeID"] for node in alive()})
     return lost[0]

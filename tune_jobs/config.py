@@ -121,6 +121,9 @@ class SweepConfig:
         "seeds of a batch size's runs at the most; they go where they decide",
         flag=True,
     )
+    minutes: float | None = option(
+        None, "Search", "of wall time, after which no further run is begun", flag=True
+    )
     seed: int = option(0, "Search", "seed of the search and of its trials")
     base_learning_rate: float | None = option(
         None, "Search", "centre of the range at batch 256; default by optimizer"
@@ -240,7 +243,7 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
 
     `--seeds` may be more than before: just the runs of the further seeds are made.
     """
-    free = {"tracking_uri", "tracking_required", "runs_dir", "trainings_to_come"}
+    free = {"tracking_uri", "tracking_required", "runs_dir", "trainings_to_come", "minutes"}
     if flags.get("seeds", 0) > before.seeds:
         free |= {"seeds"}
     for f in fields(SweepConfig):
@@ -329,6 +332,8 @@ def validate(config: SweepConfig) -> None:
             f"({max(config.batch_sizes)}): not one update could be made; raise it"
         )
     _positive("seeds", config.seeds)
+    if config.minutes is not None:
+        _positive("--minutes", config.minutes)
     if config.validation_examples < 0 or not (
         config.validation_examples or config.workload or config.train
     ):

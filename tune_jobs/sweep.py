@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -26,6 +26,7 @@ from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import STRUCTURED, SweepConfig, to_be_kept
 from tune_jobs.errors import Terminated, exit_status
+from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def run(invocation: Invocation) -> int:
     uri = reachable_uri(config, partial(say, console))
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
-        return sweep(Job(config, store, preparing.data(config), uri, console, action))
+        allowance = Allowance(config.minutes)
+        return sweep(Job(config, store, preparing.data(config), uri, console, action, allowance))
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Job:
     uri: str | None
     console: Console
     action: Action
+    allowance: Allowance
 
     def say(self, line: str) -> None:
         say(self.console, line)
@@ -127,7 +130,9 @@ def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[Bat
 
     profiles = job.store.read_profiles()
     if {p.batch_size for p in profiles} < set(job.config.batch_sizes):
-        profiles = profile_devices(job.config, job.store, job.data_path, cluster, job.say)
+        seconds = job.allowance.left_to_measure(job.config.profile_seconds)
+        config = replace(job.config, profile_seconds=seconds)
+        profiles = profile_devices(config, job.store, job.data_path, cluster, job.say)
     report_costs(job.config, job.store, facts, job.console)
     return profiles
 
@@ -140,7 +145,7 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     if any(t.stage == "confirm" for t in job.store.read_trials()):
         return
     with heard(job, copy, "search", job.config.trials):
-        stages.search(stage, resume=job.action.resume)
+        stages.search(stage, job.allowance, resume=job.action.resume)
     if job.config.search != STRUCTURED:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
@@ -170,7 +175,8 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
 
     looks, trials = job.store.read_looks(), job.store.read_trials()
     look = last_look(looks)
-    if look is None or not rates_are_due(looks, trials, job.config):
+    late = job.allowance.is_over(FURTHER)
+    if look is None or late or not rates_are_due(looks, trials, job.config):
         return False
     wanted = trials_wanted(look, job.config)
     sizes = ", ".join(map(str, look.rates))
@@ -179,7 +185,7 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
         f"{wanted - searched(trials)} more trials"
     )
     with heard(job, copy, "search", wanted):
-        stages.search_further(stage, look.rates, wanted)
+        stages.search_further(stage, job.allowance, look.rates, wanted)
     return searched(job.store.read_trials()) > searched(trials)
 
 
@@ -204,12 +210,12 @@ def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
     config, store = job.config, job.store
     while True:
         trials, looks = store.read_trials(), store.read_looks()
-        if rates_are_due(looks, trials, config):
+        if rates_are_due(looks, trials, config) and not job.allowance.is_over(FURTHER):
             return []
         if was_searched_since(looks, trials):
             look(job)
             continue
-        runs = next_runs(config, trials, looks, bases)
+        runs = [] if job.allowance.is_over() else next_runs(config, trials, looks, bases)
         if runs or not is_due(looks, trials):
             return runs
         look(job)

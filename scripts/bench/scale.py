@@ -40,6 +40,7 @@ import tune_jobs.tuning  # noqa: F401  what Ray reads as it is imported
 from tests import rows
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
+from tune_jobs.planning.allowance import Allowance
 from tune_jobs.planning.search_plan import Range
 from tune_jobs.records import TrialResult
 from tune_jobs.reporting.progress import Progress
@@ -247,7 +248,7 @@ def whole(folder: Path) -> dict[str, Any]:
     ]
     began = time.perf_counter()
     with watched(watch, calls):
-        stages.search(stage, resume=False)
+        stages.search(stage, Allowance(None), resume=False)
     ray.shutdown()
     found = []
     for k, (at, seen) in enumerate(windows):

@@ -22,6 +22,8 @@ from ray.tune.search import Searcher
 from tune_jobs.config import STRUCTURED, SweepConfig
 from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
+from tune_jobs.planning.allowance import FURTHER, Allowance
+from tune_jobs.planning.allowance import SEARCH as SEARCHED
 from tune_jobs.planning.learning_rates import known_now, propose
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
@@ -127,11 +129,12 @@ class Stage:
         )
 
 
-def search(stage: Stage, *, resume: bool) -> None:
+def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
     """Search over the batch sizes that fit; the records are in the store when this returns."""
     config = stage.config
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
-    PLANS[config.name] = partial(searched_next, config, stage.store, stage.profiles, sizes)
+    plan = partial(searched_next, config, stage.store, stage.profiles, sizes)
+    PLANS[config.name] = lambda under_way: [] if allowance.is_over(SEARCHED) else plan(under_way)
     searcher = searcher_of(config, sizes)
     races = BatchSizeRaces(
         rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
@@ -143,12 +146,13 @@ def search(stage: Stage, *, resume: bool) -> None:
     _fit(tuner, samples)
 
 
-def search_further(stage: Stage, among: Sequence[int], trials: int) -> None:
+def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], trials: int) -> None:
     """Search the learning rates of some batch sizes on, until there are so many trials in all."""
     config = replace(stage.config, trials=trials)
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
     given = (config, stage.store, stage.profiles, sizes)
-    PLANS[config.name] = partial(searched_next, *given, among=among)
+    plan = partial(searched_next, *given, among=among)
+    PLANS[config.name] = lambda under_way: [] if allowance.is_over(FURTHER) else plan(under_way)
     races = BatchSizeRaces(
         rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
         stage.store, goal=config.compared_by, mode=config.mode,

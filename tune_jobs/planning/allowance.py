@@ -1,0 +1,34 @@
+"""The minutes that a sweep was given, and what each stage may use of them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+MEASURE, SEARCH, FURTHER = 0.25, 0.6, 0.8  # parts of the whole by whose ends these stages end
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """`minutes` of wall time from when it is made, or no end where None; a sweep taken up again has
+    them anew.
+
+    A stage begins no run after its part of them; runs under way go on.
+    """
+
+    minutes: float | None
+    began: float = field(default_factory=time.monotonic)
+
+    def is_over(self, part: float = 1.0) -> bool:
+        """Whether so much of the minutes is used."""
+        return self.minutes is not None and self.used() >= part * 60 * self.minutes
+
+    def left_to_measure(self, at_most: float) -> float:
+        """Seconds that profiling may take, of the most that it would."""
+        if self.minutes is None:
+            return at_most
+        return max(1.0, min(at_most, MEASURE * 60 * self.minutes - self.used()))
+
+    def used(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self.began
