@@ -118,6 +118,8 @@ def sweep(job: Job) -> int:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
         search(job, stage, copy)
         confirm(job, stage, copy)
+        if job.allowance.is_over():
+            job.say(f"the {config.minutes:g} minutes are used: this is the answer so far")
         lacks = conclude(job, copy, facts)
     print_places(places(store, job.uri, lacks), job.console)
     return 0
