@@ -149,10 +149,10 @@ def test_gpus_are_taken_where_there_are_any() -> None:
 def test_the_flags_are_the_frozen_ones() -> None:
     frozen = """
         --accelerator --batch-sizes --budget-examples --config --cpus-per-trial --data --data-dir
-        --dry-run --goal --gpus-per-trial --memory-limit-mib --micro-batch --minutes --model --name
-        --new-workload --only
-        --optimizer --preset --price-per-device-hour --resume --runs-dir --search --seeds --target
-        --tracking-required --tracking-uri --train --trainings-to-come --trials --workload
+        --dry-run --goal --gpus-per-trial --lightning --memory-limit-mib --micro-batch --minutes
+        --model --name --new-workload --only --optimizer --preset --price-per-device-hour --resume
+        --runs-dir --search --seeds --target --tracking-required --tracking-uri --train
+        --trainings-to-come --trials --workload
     """
     assert flag_names() == frozen.split()
 

@@ -91,6 +91,19 @@ def test_where_another_batch_size_came_to_lead_its_runs_and_its_neighbours_are_m
     assert [(r.batch_size, r.seed, r.whole) for r in runs] == [(16, 2, True), (16, 1, True)]
 
 
+def test_a_loop_that_ends_short_of_the_budget_is_not_made_a_third_time() -> None:
+    first = next_runs(CONFIG, SEARCHED, [])
+    short = [replace(row, examples_seen=min(row.examples_seen, BUDGET - 8)) for row in made(first)]
+    again = next_runs(CONFIG, [*SEARCHED, *short], [])
+    assert again and all(run.whole for run in again)
+    rows_now = [
+        *SEARCHED,
+        *short,
+        *(r for r in short if r.batch_size in {a.batch_size for a in again}),
+    ]
+    assert next_runs(CONFIG, rows_now, []) == []
+
+
 def test_only_what_is_missing_is_run_and_what_the_machine_failed_is_run_again() -> None:
     first = next_runs(CONFIG, SEARCHED, [])
     lost = [r for r in first if (r.batch_size, r.seed) == (256, 2)]

@@ -20,6 +20,7 @@ FLOORS = (
     ("uris", "durable", "tables", "private", "recipe"),
     ("config", "new_workload", "remote_folder", "workload"),
     ("own_loop",),
+    ("lightning_loop",),
     ("data", "store", "command_line"),
     ("workload_source",),
     ("training", "holding"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,20 @@ def test_what_the_example_says_of_itself_is_the_sweeps_default() -> None:
     found = facts({"train": f"{EXAMPLE}:train"})
     assert (found["metric"], found["mode"], found["target"]) == ("accuracy", "max", 0.92)
     assert found["model"] == "train" and not found["noise_scale"]
+
+
+def test_lightning_trains_what_a_function_gives(tmp_path: Path) -> None:
+    pytest.importorskip("lightning", reason="the extra lightning is not installed")
+    loop = users_loop(f"{EXAMPLE.with_name('lightning_digits.py')}:make", lightning=True)
+    run = run_of(
+        loop, tmp_path, batch_size=32, budget_examples=5000, learning_rate=0.01, target=0.8
+    )
+    reports = to_end(run)
+    assert reports[0].examples_seen == 1400 // 32 * 32  # an epoch, its last batch left out
+    assert reports[-1].done and reports[-1].examples_to_target is not None
+
+
+@pytest.mark.skipif(find_spec("lightning") is not None, reason="lightning is installed")
+def test_without_lightning_the_command_that_installs_it_is_told() -> None:
+    with pytest.raises(UserError, match="needs the package lightning"):
+        users_loop("tests.test_own_loop:halving", lightning=True)

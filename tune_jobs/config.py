@@ -73,6 +73,12 @@ class SweepConfig:
         "a training loop of your own, of any framework: FILE.py:function",
         flag=True,
     )
+    lightning: str | None = option(
+        None,
+        "What to train",
+        "a function that gives a LightningModule and a DataModule: FILE.py:function",
+        flag=True,
+    )
     model: str = option(
         "simple_cnn",
         "What to train",
@@ -180,7 +186,12 @@ class SweepConfig:
     @property
     def workload_name(self) -> str:
         """What is trained, in words."""
-        return self.model if self.workload or self.train else f"{self.model} on {self.data}"
+        return self.model if self.workload or self.own_loop else f"{self.model} on {self.data}"
+
+    @property
+    def own_loop(self) -> str | None:
+        """The name of the user's own training loop, plain or Lightning's."""
+        return self.train or self.lightning
 
     @property
     def training(self) -> Recipe:
@@ -335,7 +346,7 @@ def validate(config: SweepConfig) -> None:
     if config.minutes is not None:
         _positive("--minutes", config.minutes)
     if config.validation_examples < 0 or not (
-        config.validation_examples or config.workload or config.train
+        config.validation_examples or config.workload or config.own_loop
     ):
         raise UserError(
             f"validation_examples {config.validation_examples}: must be greater than 0; raise it"

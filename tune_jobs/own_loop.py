@@ -69,7 +69,7 @@ class OwnLoop:
         budget_examples: that a run may see at the most; `--budget-examples` says otherwise.
     """
 
-    function: Callable[[Settings, Told], Any]
+    function: Callable[..., Any]
     metric: str
     mode: str
     target: float | None
@@ -81,7 +81,7 @@ class OwnLoop:
 
 def own_loop(
     *, metric: str, budget_examples: int, mode: str = "max", target: float | None = None
-) -> Callable[[Callable[[Settings, Told], Any]], OwnLoop]:
+) -> Callable[[Callable[..., Any]], OwnLoop]:
     """Say of a training function what `--train` has to know before it runs.
 
     Errors:

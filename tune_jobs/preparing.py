@@ -23,6 +23,8 @@ from tune_jobs.data.tables import Table
 from tune_jobs.errors import UserError
 from tune_jobs.store import SweepStore
 
+BROUGHT = ("workload", "train", "lightning")  # each is model and data in one
+
 
 def configuration(invocation: Invocation) -> SweepConfig:
     """The resolved configuration; with --resume that of the sweep's own folder."""
@@ -42,18 +44,18 @@ def of_workload(given: Mapping[str, Any]) -> dict[str, Any]:
     Errors:
         UserError: it cannot be had or trained, or stands beside a named model or data set.
     """
-    brought = next((name for name in ("workload", "train") if given.get(name)), None)
+    brought = next((name for name in BROUGHT if given.get(name)), None)
     if brought is None:
         return of_data(given) if names_a_place(str(given.get("data", ""))) else {}
-    for name in ("model", "data", *(("train",) if brought == "workload" else ())):
-        if given.get(name):
+    for name in ("model", "data", *BROUGHT):
+        if given.get(name) and name != brought:
             raise UserError(
                 f"--{brought} {given[brought]} brings its own {name}; leave --{name} out"
             )
-    if brought == "train":
+    if brought != "workload":
         from tune_jobs.training.own_facts import facts as facts_of_loop
 
-        return facts_of_loop(given)
+        return facts_of_loop(given, brought)
     from tune_jobs.training.workload_facts import facts
 
     return facts(given)
@@ -94,7 +96,7 @@ def check_names(config: SweepConfig, *, importing: bool) -> None:
 
     Without `importing` a module of the user's own is looked for, and not run.
     """
-    if config.workload or config.train:
+    if config.workload or config.own_loop:
         return
     module, _, function = config.model.partition(":")
     if importing or not (function.isidentifier() and _is_there(module)):
@@ -112,7 +114,7 @@ def _is_there(module: str) -> bool:
 def data(config: SweepConfig) -> Path | None:
     """The data set as one Arrow file on this host, checked against the configuration; None for a
     user's workload, which brings its own."""
-    if config.workload or config.train:
+    if config.workload or config.own_loop:
         return None
     folder = Path(config.data_dir)
     path = sources.prepare(config.data, folder, config.data_arguments).resolve()
@@ -132,7 +134,7 @@ def train_examples(config: SweepConfig, data_path: Path | None) -> int:
         dataset = open_dataset(data_path)
         carved = config.validation_examples if dataset.validation is None else 0
         return len(dataset.train) - carved
-    if config.train:
+    if config.own_loop:
         return config.budget_examples  # how many examples there are is the function's own
     from tune_jobs.training.workload_facts import train_examples
 

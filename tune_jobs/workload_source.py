@@ -20,6 +20,7 @@ from typing import Any
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
+from tune_jobs.lightning_loop import check_installed, trained_by_lightning
 from tune_jobs.own_loop import OwnLoop
 from tune_jobs.workload import Workload
 
@@ -35,7 +36,8 @@ class WorkloadSource:
     function: `FILE.py:function` or `package.module:function`; None for a named model and data.
     arguments: keyword arguments of the function.
     folder: where the sweep was begun, from which the file's path leads.
-    train: a training function of the user's own, in place of a workload.
+    train: a training function of the user's own, in place of a workload; `lightning`: it gives
+        what Lightning trains.
     """
 
     model: str
@@ -45,11 +47,12 @@ class WorkloadSource:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
     train: str | None = None
+    lightning: bool = False
 
     def own_loop(self) -> OwnLoop:
         """The user's own training function, with what is to be known of it."""
         assert self.train is not None
-        return users_loop(self.train, self.folder)
+        return users_loop(self.train, self.folder, self.lightning)
 
     def open(self) -> Workload:
         """The workload, made anew.
@@ -86,7 +89,8 @@ def source_of(config: SweepConfig, data_path: Path | str | None) -> WorkloadSour
         function=config.workload,
         arguments=config.workload_arguments,
         folder=os.getcwd(),
-        train=config.train,
+        train=config.own_loop,
+        lightning=config.lightning is not None,
     )
 
 
@@ -111,20 +115,23 @@ def users_workload(name: str, arguments: Mapping[str, Any], folder: str = "") ->
     return made
 
 
-def users_loop(name: str, folder: str = "") -> OwnLoop:
+def users_loop(name: str, folder: str = "", lightning: bool = False) -> OwnLoop:
     """The user's own training function of this name.
 
     Errors:
         UserError: there is none, or nothing says what its metric and budget are.
     """
-    found = users_function(name, "train", folder)
+    if lightning:
+        check_installed()
+    flag = "lightning" if lightning else "train"
+    found = users_function(name, flag, folder)
     if not isinstance(found, OwnLoop):
         raise UserError(
-            f"--train {name!r}: nothing says what it reports; put "
+            f"--{flag} {name!r}: nothing says what it reports; put "
             '@own_loop(metric="accuracy", target=0.9, budget_examples=20_000) of '
             "tune_jobs.own_loop before it"
         )
-    return found
+    return trained_by_lightning(found) if lightning else found
 
 
 def users_function(name: str, what: str, folder: str = "") -> Callable[..., Any]:

@@ -174,7 +174,8 @@ def _made(config: SweepConfig, trials: Sequence[TrialResult]) -> dict[Key, bool]
         if t.stage == "confirm" and t.outcome != "failed":
             key = (t.batch_size, t.seed, t.learning_rate)
             whole = t.examples_seen >= config.budget_examples or t.outcome != "finished"
-            made[key] = made.get(key, False) or whole
+            # One that was made again was made for longer: it came as far as it comes.
+            made[key] = key in made or whole
     return made
 
 

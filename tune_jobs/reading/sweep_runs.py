@@ -25,6 +25,7 @@ from tune_jobs.training.schedule import resolution
 from tune_jobs.workload import reaches
 
 Curve = tuple[tuple[float, float], ...]
+NEARLY = 0.98  # of the budget counts as all of it
 EQUAL_UPDATES = 1.1  # updates count as equal within this factor
 
 
@@ -53,7 +54,7 @@ def runs_of_sweep(
     for trial in chosen:
         equal = test_at_updates(by_trial.get(trial.trial_id, ()), updates)
         own = _own_target(trial, workload, equal)
-        if config.train:  # between two reports nothing is known
+        if config.own_loop:  # between two reports nothing is known
             own = replace(own, resolution=_between_reports(own, by_trial.get(trial.trial_id, ())))
         rows.append(_never(own) if at_the_end else own)
         rows += [_at_target(own, target, curves[trial.trial_id], trial) for target in targets]
@@ -179,7 +180,8 @@ def as_if_whole(trial: TrialResult) -> TrialResult:
 
 def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | None) -> TargetRun:
     """The trial at the sweep's target, exactly as it found it."""
-    whole = trial.outcome == "finished" and trial.examples_seen >= trial.budget_examples
+    enough = NEARLY * trial.budget_examples  # a loop of the user's own may leave a last batch out
+    whole = trial.outcome == "finished" and trial.examples_seen >= enough
     alone = trial.alone or (trial.alone is None and trial.stage == "confirm")
     trial = as_if_whole(trial)
     return TargetRun(

@@ -19,18 +19,19 @@ from tune_jobs.workload_source import raised, users_loop
 TRIED_RATE = 1e-4
 
 
-def facts(given: Mapping[str, Any]) -> dict[str, Any]:
+def facts(given: Mapping[str, Any], flag: str = "train") -> dict[str, Any]:
     """Settings that hold where the user gave none, and the metric, after a short run.
 
     Errors:
         UserError: the function cannot be had, raises, reports no number or nothing at all, or
             nothing names a target.
     """
-    loop = users_loop(given["train"])
+    name = given[flag]
+    loop = users_loop(name, lightning=flag == "lightning")
     target = given.get("target", loop.target)
     if target is None:
         raise UserError(
-            f"--train {given['train']} names no target; give --target, a validation {loop.metric} "
+            f"--{flag} {name} names no target; give --target, a validation {loop.metric} "
             "that is worth reaching"
         )
     sizes = given.get("batch_sizes", SweepConfig.batch_sizes)
@@ -42,15 +43,15 @@ def facts(given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         report = run.advance()
     except UserError as error:
-        raise UserError(f"--train {given['train']}: {error}") from error
+        raise UserError(f"--{flag} {name}: {error}") from error
     except Exception as error:  # the user's own code may raise anything; all of it is told
-        raise raised(f"--train {given['train']}", error) from error
+        raise raised(f"--{flag} {name}", error) from error
     run.stop()
     if report.val_metric is None:
-        raise UserError(f"--train {given['train']}: its first {loop.metric} is not finite")
+        raise UserError(f"--{flag} {name}: its first {loop.metric} is not finite")
     return {
-        "model": getattr(loop.function, "__name__", "train"),
-        "data": given["train"],
+        "model": name.rpartition(":")[2],
+        "data": name,
         "metric": loop.metric,
         "mode": loop.mode,
         "target": target,
