@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from tune_jobs.formatting import quantity
+from tune_jobs.formatting import ACCURACY, on_split, quantity
 from tune_jobs.judging.posterior import QUICKLY, Floats, Ints, Layout, posterior
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Estimate, Generalization, GeneralizationRow
@@ -50,11 +50,8 @@ def at_equal_updates(run: TargetRun) -> float | None:
 
 def quantities(metric: str) -> dict[str, Value]:
     """What is told of the test split, by its name."""
-    return {
-        f"test {metric}": tested,
-        "train-to-test gap": gap,
-        f"test {metric} at equal updates": at_equal_updates,
-    }
+    name = on_split("test", metric)
+    return {name: tested, "train-to-test gap": gap, f"{name} at equal updates": at_equal_updates}
 
 
 def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalization | None:
@@ -62,7 +59,7 @@ def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalizati
 
     `runs` are those of one workload, each once. None where no run has a test metric.
     """
-    metric = runs[0].metric if runs else "accuracy"
+    metric, unit = _name_and_unit(runs)
     found = {name: observed(runs, of) for name, of in quantities(metric).items()}
     at_end, _, at_updates = found.values()
     if not len(at_end.value) and not len(at_updates.value):
@@ -77,8 +74,15 @@ def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalizati
     chances = holm([difference_p(of) for of in found.values()])
     known = [p for p in chances if p is not None]
     apart = min(known) <= 1 - confidence if known else None
-    sentence = _sentence(dict(zip(found, chances, strict=True)), rows, metric, confidence)
+    sentence = _sentence(dict(zip(found, chances, strict=True)), rows, unit, confidence)
     return Generalization(rows, chances[0], chances[1], chances[2], apart, sentence, metric)
+
+
+def _name_and_unit(runs: Sequence[TargetRun]) -> tuple[str, str]:
+    """Of what was measured on the test split: a table may hold its accuracy beside another
+    validation metric."""
+    own = [r for r in runs if (r.test_metric, r.test_metric_at_equal_updates) != (None, None)]
+    return (own[0].metric, own[0].unit) if own else (ACCURACY, "")
 
 
 @dataclass(frozen=True)
@@ -167,13 +171,14 @@ def holm(chances: Sequence[float | None]) -> list[float | None]:
 def _sentence(
     chances: Mapping[str, float | None],
     rows: Sequence[GeneralizationRow],
-    metric: str,
+    unit: str,
     confidence: float,
 ) -> str:
+    tested = next(iter(chances))
     known = [(p, name) for name, p in chances.items() if p is not None]
     if not known:
         return (
-            f"Whether test {metric} differs between batch sizes cannot be told: that needs two "
+            f"Whether {tested} differs between batch sizes cannot be told: that needs two "
             "batch sizes with two seeds each."
         )
     apart = [f"{name} (p = {p:.2g})" for p, name in known if p <= 1 - confidence]
@@ -185,11 +190,15 @@ def _sentence(
             f"seeds (least p = {least:.2g})."
         )
     told = f"Batch sizes differ by more than noise in {' and '.join(apart)}."
-    return told + _ends(chances[f"test {metric}"], rows, metric, confidence)
+    return told + _ends(tested, chances[tested], rows, unit, confidence)
 
 
 def _ends(
-    chance: float | None, rows: Sequence[GeneralizationRow], metric: str, confidence: float
+    tested: str,
+    chance: float | None,
+    rows: Sequence[GeneralizationRow],
+    unit: str,
+    confidence: float,
 ) -> str:
     """From which batch size the test metric is least to where it is most, if that differs."""
     known = [
@@ -199,6 +208,6 @@ def _ends(
         return ""
     (least, low), (most, high) = min(known), max(known)
     return (
-        f" Test {metric} goes from {quantity(least, digits=4)} at {low} to "
-        f"{quantity(most, digits=4)} at {high}."
+        f" {tested[0].upper()}{tested[1:]} goes from {quantity(least, unit=unit, digits=4)} at "
+        f"{low} to {quantity(most, unit=unit, digits=4)} at {high}."
     )

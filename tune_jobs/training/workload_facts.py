@@ -43,6 +43,7 @@ def facts(given: Mapping[str, Any]) -> dict[str, Any]:
         "data": given["workload"],
         "metric": metric.name,
         "mode": metric.mode,
+        "unit": metric.unit,
         "target": target,
         "validation_examples": held_out,
         "budget_examples": workload.budget_examples or budget,
