@@ -1,4 +1,4 @@
-"""The examples, the file to begin from and README's own block: each trains, and ends in an answer."""
+"""The examples, the file to begin from and README's own block: each trains and is answered."""
 
 from __future__ import annotations
 

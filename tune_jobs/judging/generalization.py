@@ -22,7 +22,9 @@ from tune_jobs.judging.posterior import QUICKLY, Floats, Ints, Layout, posterior
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Estimate, Generalization, GeneralizationRow
 
-SCALE = 10.0  # the posterior is made for logs: a walk of 5 points a doubling here
+# The posterior is made for logs: a walk of 5 points of accuracy a doubling here, and for any other
+# metric of five deviations of all its runs.
+SCALE, SPREAD = 10.0, 0.1
 EXACT = 1e-18
 
 Value = Callable[[TargetRun], float | None]
@@ -65,7 +67,10 @@ def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalizati
     if not len(at_end.value) and not len(at_updates.value):
         return None
     sizes = sorted({run.batch_size for run in runs})
-    tables = {name: estimates(of, confidence) for name, of in found.items()}
+    tables = {
+        name: estimates(of, confidence, of_accuracy=metric == ACCURACY)
+        for name, of in found.items()
+    }
     nothing = Estimate(None, None, None)
     rows = tuple(
         GeneralizationRow(size, *(table.get(size, nothing) for table in tables.values()))
@@ -107,7 +112,7 @@ def observed(runs: Sequence[TargetRun], of: Value) -> Observed:
     )
 
 
-def estimates(of: Observed, confidence: float) -> dict[int, Estimate]:
+def estimates(of: Observed, confidence: float, *, of_accuracy: bool = True) -> dict[int, Estimate]:
     """Mean and interval of each batch size, from noise that borrows from each other's."""
     sizes, cell = np.unique(of.batch_size, return_inverse=True)
     if not len(sizes):
@@ -117,11 +122,13 @@ def estimates(of: Observed, confidence: float) -> dict[int, Estimate]:
     if counts.max() < 2:
         return {int(s): Estimate(float(m), None, None) for s, m in zip(sizes, means, strict=True)}
     layout = Layout(tuple(map(int, sizes)), cell.astype(np.int64), of.seed)
-    value = SCALE * of.value[None]
+    scale = SCALE if of_accuracy else SPREAD / (float(of.value.std()) or 1.0)
+    value = scale * of.value[None]
     draws = posterior(layout, value, np.zeros(value.shape, dtype=bool), kept=QUICKLY).middle[0]
-    ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) / SCALE
+    ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) / scale
+    most = 1.0 if of_accuracy else np.inf
     return {
-        int(size): Estimate(float(mean), float(min(low, mean)), float(min(max(high, mean), 1.0)))
+        int(size): Estimate(float(mean), float(min(low, mean)), float(min(max(high, mean), most)))
         for size, mean, low, high in zip(sizes, means, *ends, strict=True)
     }
 

@@ -82,7 +82,7 @@ def words_of(contest: Contest, policy: Policy) -> Words:
                      "the lowest error", "as good")  # fmt: skip
     plain = metric.replace("{", "{{").replace("}", "}}")
     compares, best = {
-        "error": (f"lacks {{ratio}} as much of a {plain} of 1", f"the highest {metric}"),
+        "error": (f"is {{ratio}} as far from {plain} 1", f"the highest {metric}"),
         "value": (f"ends at {{ratio}} the {plain}", f"the lowest {metric}"),
         "inverse": (f"ends {{ratio}} below it in {plain}", f"the highest {metric}"),
     }[contest.quantity.scale]
