@@ -21,6 +21,7 @@ from tests import rows
 from tests.judged import runs_of, verdict_of
 from tests.simulated_report import FACTS, FIGURES, Page, Sweep, in_metric, simulated
 from tune_jobs.config import SweepConfig
+from tune_jobs.errors import UserError
 from tune_jobs.judging.generalization import generalization
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
@@ -128,6 +129,8 @@ def test_batch_sizes_are_not_ranked_by_a_metric_without_ratios_and_that_is_told(
     assert (answer.use, answer.status) == (None, "unproven") and "no ratios" in answer.reason
     assert all((row.val_metric.value or 0) < 0 for row in verdict.per_batch_size)
     assert all((row.test_metric.value or 0) < 0 for row in verdict.per_batch_size)
+    with pytest.raises(UserError, match=r"log likelihood -0\.\d+ of .* ask for another --goal"):
+        judged("log likelihood", "accuracy")
 
 
 @pytest.mark.parametrize("metric", METRICS)

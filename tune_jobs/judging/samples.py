@@ -238,11 +238,12 @@ def _seed_key(run: TargetRun, place: int) -> object:
 
 def _log(quantity: Quantity, value: float, run: TargetRun) -> float:
     if quantity.scale != "error" and value <= 0:
-        name = run.metric if quantity.name.endswith("_metric") else quantity.name
+        name, remedy = quantity.name, "leave the value empty if it never got there"
+        if name == "val_metric":
+            name, remedy = run.metric, "ask for another --goal"
         raise UserError(
             f"{name} {value:g} of batch size {run.batch_size}, seed {run.seed}: must be "
-            "greater than 0, since batch sizes are compared by ratio; correct the run, or leave "
-            "the value empty if it never got there"
+            f"greater than 0, since batch sizes are compared by ratio; correct the run, or {remedy}"
         )
     return quantity.log(value)
 

@@ -20,20 +20,23 @@ def batch_axis(axes: Axes, sizes: Sequence[int], *, pad: float = 0.45) -> None:
     """A log2 axis that names the actual sizes, leaving out names that would touch."""
     places = [math.log2(s) for s in sizes]
     low, high = min(places) - pad, max(places) + pad
-    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-    named = with_room({place: str(size) for place, size in zip(places, sizes, strict=True)},
-                      width / (high - low))  # fmt: skip
-    _set(axes, "x", low, high, named)
+    axes.set_xlim(low, high)
+    names = {place: str(size) for place, size in zip(places, sizes, strict=True)}
+    _set(axes, "x", low, high, with_room(axes, names))
     axes.xaxis.set_minor_locator(FixedLocator(places))
 
 
-def with_room(names: Mapping[float, str], inches: float) -> dict[float, str]:
-    """The names that do not touch, by place; `inches` is how wide one unit of the axis is."""
+def with_room(axes: Axes, names: Mapping[float, str]) -> dict[float, str]:
+    """The names of an x axis, its range and scale set, that do not touch; by place, ascending."""
+    log = axes.get_xscale() == "log"
+    low, high = (math.log(x) if log else x for x in axes.get_xlim())
+    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
     kept: dict[float, str] = {}
     last = -math.inf
     for place, name in names.items():
-        if (place - last) * inches >= 0.07 * (len(name) + 1):
-            kept[place], last = name, place
+        at = math.log(place) if log else place
+        if (at - last) / (high - low) * width >= 0.07 * (len(name) + 1):
+            kept[place], last = name, at
     return kept
 
 
@@ -41,7 +44,10 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     """A log axis from below `low` to above `high` with round ticks: 3 to 7 of them."""
     low, high = low / 1.25, high * 1.25
     (axes.set_yscale if which == "y" else axes.set_xscale)("log")
-    _set(axes, which, low, high, {tick: short(tick) for tick in log_ticks(low, high)})
+    names = {tick: short(tick) for tick in log_ticks(low, high)}
+    _set(axes, which, low, high, names)
+    if which == "x":
+        _set(axes, which, low, high, with_room(axes, names))
 
 
 def accuracy_axis(axes: Axes, which: str, low: float, high: float) -> None:

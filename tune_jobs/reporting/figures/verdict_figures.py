@@ -30,7 +30,6 @@ from tune_jobs.reporting.figures.cost_figures import by_device, cost_drawing
 from tune_jobs.reporting.figures.drawing import (
     INK,
     MUTED,
-    PANEL_INCHES,
     RECOMMENDED,
     Drawing,
     batch_colour,
@@ -226,13 +225,8 @@ def _target_axis(axes: Axes, targets: Sequence[float], metric: str) -> Callable[
     scale = metric_scale(metric, targets)
     scale.axis(axes, "x", targets[0], targets[-1])
     if len(targets) <= 8:
-        (low, high), log = axes.get_xlim(), axes.get_xscale() == "log"
-        inches = axes.get_position().width * PANEL_INCHES[0]
-        inches /= math.log(high / low) if log else high - low
-        at = {scale.place(t): target_name(t) for t in targets}
-        room = {math.log(x) if log else x: name for x, name in at.items()}
-        kept = with_room(room, inches).values()
-        axes.set_xticks(*zip(*((x, name) for x, name in at.items() if name in kept), strict=True))
+        names = with_room(axes, {scale.place(t): target_name(t) for t in targets})
+        axes.set_xticks(list(names), list(names.values()))
     return scale.place
 
 
