@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -167,6 +167,32 @@ def target_runs(trial: TrialResult, needed: float) -> list[TargetRun]:
             )
         )  # fmt: skip
     return found
+
+
+def in_metric(sweep: Sweep, metric: str, mode: str, of: Callable[[float], float]) -> Sweep:
+    """The same sweep, had it measured another metric, which is `of` the accuracy."""
+
+    def turned(accuracy: float | None) -> float | None:
+        return None if accuracy is None else round(of(accuracy), 6)
+
+    def renamed(row: Any) -> Any:
+        splits = ("val", "test", "train")
+        own = {f"{s}_metric": turned(getattr(row, f"{s}_accuracy")) for s in splits}
+        own |= dict.fromkeys([f"{s}_accuracy" for s in splits])
+        if not isinstance(row, Measurement):
+            own |= {"metric": metric, "mode": mode, "target": turned(row.target)}
+        if isinstance(row, TargetRun):
+            at_updates = turned(row.test_accuracy_at_equal_updates)
+            own |= {"test_metric_at_equal_updates": at_updates, "unit": "k$ [2020]"}
+            own |= {"test_accuracy_at_equal_updates": None}
+        return replace(row, **own)
+
+    return replace(
+        sweep,
+        trials=[renamed(t) for t in sweep.trials],
+        measurements=[renamed(m) for m in sweep.measurements],
+        runs=[renamed(r) for r in sweep.runs],
+    )
 
 
 NONE = Estimate(None, None, None)

@@ -293,6 +293,8 @@ def test_a_workload_stands_at_the_highest_target_that_was_reached() -> None:
     never = replace(verdict_of(sweep, 0.975), status="unreached")
     assert principal([low, high, never]) is high
     assert principal([never, replace(low, status="unreached")]).target == 0.9
+    least = [replace(v, mode="min") for v in (low, high, never)]
+    assert principal(least) is least[0]
 
 
 def test_a_second_report_takes_away_the_figures_it_no_longer_has(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,12 @@ def absolute(model: Any, batch: Any) -> torch.Tensor:
     return (model(batch[0]).squeeze(1) - batch[1]).square()
 
 
-def prices(width: int = 16, target: float = 0.8, **changes: Any) -> Workload:
+def prices(width: int = 16, target: float = 0.8, unit: str = "", **changes: Any) -> Workload:
     """Regression on arrays, smaller is better."""
     given: dict[str, Any] = {
         "name": "prices",
         "build": lambda: nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 1)),
-        "train": (X, Y), "loss": absolute, "metric": RMSE, "target": target,
+        "train": (X, Y), "loss": absolute, "metric": replace(RMSE, unit=unit), "target": target,
     }  # fmt: skip
     return Workload(**{**given, **changes})
 

@@ -109,6 +109,7 @@ class SweepConfig:
     )
     metric: str = option("accuracy", "What to train", "the workload's own; not to be chosen")
     mode: str = option("max", "What to train", "max or min, the metric's own; not to be chosen")
+    unit: str = option("", "What to train", "the metric's own; not to be chosen")
 
     batch_sizes: tuple[int, ...] = option(
         (16, 32, 64, 128, 256, 512), "Search", "comma-separated", flag=True

@@ -11,10 +11,13 @@ value is a dash.
 from __future__ import annotations
 
 import math
+import re
 
 UNITS_OF_TIME = (("ms", 1e-3, 0.1), ("s", 1.0, 180.0), ("min", 60.0, 10_800.0), ("h", 3600.0, None))
 PREFIXES = (("", 1.0, 1e6), ("M", 1e6, 1e9), ("G", 1e9, 1e12), ("T", 1e12, None))
 DASH = "-"
+ACCURACY = "accuracy"  # the metric that words take for granted
+SPLITS = r"(?:^|[\W_])(?:val|valid|validation|dev|eval|test|train|training)(?:$|[\W_])"
 MOST_DECIMALS = 9
 
 
@@ -71,9 +74,31 @@ def learning_rate(value: float | None) -> str:
     return DASH if value is None else format(value, ".2g")
 
 
-def target_name(target: float | None) -> str:
-    """A target as short as it can be said: 0.95, 0.985."""
-    return "the target" if target is None else format(target, ".6g")
+def target_name(target: float | None, metric: str = ACCURACY, unit: str = "") -> str:
+    """A target as short as it can be said: 0.95; of another metric with its name: rmse 0.8 kg."""
+    if target is None:
+        return "the target"
+    return value_of_metric(format(target, ".6g"), metric, unit)
+
+
+def value_of_metric(value: str, metric: str, unit: str = "") -> str:
+    """`rmse 0.8 kg`; an accuracy stands for itself."""
+    return value if metric == ACCURACY else f"{metric} {value} {unit}".rstrip()
+
+
+def with_unit(metric: str, unit: str) -> str:
+    """As axes and headings name it: `rmse, kg`."""
+    return f"{metric}, {unit}" if unit else metric
+
+
+def on_split(split: str, metric: str) -> str:
+    """`validation rmse`; a name that tells its split, as a table's column may, stays as it is."""
+    return metric if re.search(SPLITS, metric, re.IGNORECASE) else f"{split} {metric}"
+
+
+def goal_name(goal: str, metric: str) -> str:
+    """The goal `accuracy` is the metric at the end of the budget, whatever its name."""
+    return metric if goal == ACCURACY else goal
 
 
 def _prefix(value: float) -> tuple[float, str]:

@@ -102,6 +102,10 @@ def held(store: SweepStore) -> Iterator[None]:
     made = [f for f in (store.folder, *store.folder.parents) if not f.exists()]
     store.create()
     me = _claimed(store)
+    ours = threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A job that a script put into the background would not hear that its folder is lost.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     stop, lost = threading.Event(), list[str]()
     beat = threading.Thread(target=_beat, args=(store, me, stop, lost), name="lock", daemon=True)
     beat.start()

@@ -291,7 +291,8 @@ class TargetRun:
         test_accuracy_at_equal_updates: when the run had made as many updates as the largest batch
             size makes in the whole budget.
         resolution: within what part of itself `examples_to_target` is known; None where not told.
-        metric, mode: the metric's own name, and whether larger is better: `max` or `min`.
+        metric, mode, unit: the metric's own name, whether larger is better (`max` or `min`), and
+            what stands beside its numbers.
         val_metric, test_metric, train_metric, test_metric_at_equal_updates: of a metric that is no
             accuracy, what the accuracies are of one.
         examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, or `epochs`
@@ -327,3 +328,4 @@ class TargetRun:
     test_metric: float | None = None
     train_metric: float | None = None
     test_metric_at_equal_updates: float | None = None
+    unit: str = ""

@@ -38,8 +38,10 @@ def check_tracking_uri(uri: str, named: str = "tracking URI") -> None:
 
 
 def _amiss(uri: str) -> str | None:
-    if not uri or re.search(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]", uri):
-        return "is empty, or holds blanks or control characters"
+    if not uri or re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", uri):
+        return "is empty, or holds control characters"
+    if re.match(r"https?:", uri) and re.search(r"\s", uri):
+        return "holds blanks"  # those of a folder's path are no mistake
     if "://" not in uri:
         return None  # a folder, or a name that MLflow knows
     try:

@@ -44,7 +44,7 @@ class BatchSizeVerdict:
         measured_time_to_target_seconds: median by the clock alone on the device;
             `measured_to_predicted` is its ratio to the contention-free seconds of the same runs.
         train_seconds: median over the whole of its runs, whatever they reached.
-        val_metric: of a metric that is no accuracy, at the end of its runs.
+        val_metric, test_metric: of a metric that is no accuracy, at the end of its runs.
         fits: whether the profile says that it fits (accumulated or whole); None without a profile.
     """
 
@@ -73,6 +73,7 @@ class BatchSizeVerdict:
     train_seconds: float | None
     micro_batch_size: int | None
     fits: bool | None
+    test_metric: Estimate = Estimate(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -276,8 +277,9 @@ class Verdict:
     `verdict.json` is a list of these. A missing number is null; batch sizes are in examples.
 
     Attributes:
-        goal: what was to be least (most, for accuracy); `quantity` names the column judged, and
-            `metric` the metric that the target is of.
+        goal: what was to be least, or best (`accuracy`: the metric at the end of the budget);
+            `quantity` names the column judged.
+        metric, mode, unit: of the target; whether larger is better (`max` or `min`).
         target: None where the runs name none.
         status: `decided`: the one to use is shown to be within the tolerance of the best; `tied`:
             so are others, equal for every practical purpose; `undecided`: more runs could change
@@ -334,4 +336,6 @@ class Verdict:
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
     examples_unit: str = "examples"
+    mode: str = "max"
+    unit: str = ""
     schema_version: int = SCHEMA_VERSION

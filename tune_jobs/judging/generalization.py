@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from tune_jobs.formatting import quantity
+from tune_jobs.formatting import ACCURACY, on_split, quantity
 from tune_jobs.judging.posterior import QUICKLY, Floats, Ints, Layout, posterior
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Estimate, Generalization, GeneralizationRow
 
-SCALE = 10.0  # the posterior is made for logs: a walk of 5 points a doubling here
+# The posterior is made for logs: a walk of 5 points of accuracy a doubling here, and for any other
+# metric of five deviations of all its runs.
+SCALE, SPREAD = 10.0, 0.1
 EXACT = 1e-18
 
 Value = Callable[[TargetRun], float | None]
@@ -50,11 +52,8 @@ def at_equal_updates(run: TargetRun) -> float | None:
 
 def quantities(metric: str) -> dict[str, Value]:
     """What is told of the test split, by its name."""
-    return {
-        f"test {metric}": tested,
-        "train-to-test gap": gap,
-        f"test {metric} at equal updates": at_equal_updates,
-    }
+    name = on_split("test", metric)
+    return {name: tested, "train-to-test gap": gap, f"{name} at equal updates": at_equal_updates}
 
 
 def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalization | None:
@@ -62,13 +61,16 @@ def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalizati
 
     `runs` are those of one workload, each once. None where no run has a test metric.
     """
-    metric = runs[0].metric if runs else "accuracy"
+    metric, unit = _name_and_unit(runs)
     found = {name: observed(runs, of) for name, of in quantities(metric).items()}
     at_end, _, at_updates = found.values()
     if not len(at_end.value) and not len(at_updates.value):
         return None
     sizes = sorted({run.batch_size for run in runs})
-    tables = {name: estimates(of, confidence) for name, of in found.items()}
+    tables = {
+        name: estimates(of, confidence, of_accuracy=metric == ACCURACY)
+        for name, of in found.items()
+    }
     nothing = Estimate(None, None, None)
     rows = tuple(
         GeneralizationRow(size, *(table.get(size, nothing) for table in tables.values()))
@@ -77,8 +79,15 @@ def generalization(runs: Sequence[TargetRun], confidence: float) -> Generalizati
     chances = holm([difference_p(of) for of in found.values()])
     known = [p for p in chances if p is not None]
     apart = min(known) <= 1 - confidence if known else None
-    sentence = _sentence(dict(zip(found, chances, strict=True)), rows, metric, confidence)
+    sentence = _sentence(dict(zip(found, chances, strict=True)), rows, unit, confidence)
     return Generalization(rows, chances[0], chances[1], chances[2], apart, sentence, metric)
+
+
+def _name_and_unit(runs: Sequence[TargetRun]) -> tuple[str, str]:
+    """Of what was measured on the test split: a table may hold its accuracy beside another
+    validation metric."""
+    own = [r for r in runs if (r.test_metric, r.test_metric_at_equal_updates) != (None, None)]
+    return (own[0].metric, own[0].unit) if own else (ACCURACY, "")
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def observed(runs: Sequence[TargetRun], of: Value) -> Observed:
     )
 
 
-def estimates(of: Observed, confidence: float) -> dict[int, Estimate]:
+def estimates(of: Observed, confidence: float, *, of_accuracy: bool = True) -> dict[int, Estimate]:
     """Mean and interval of each batch size, from noise that borrows from each other's."""
     sizes, cell = np.unique(of.batch_size, return_inverse=True)
     if not len(sizes):
@@ -113,11 +122,13 @@ def estimates(of: Observed, confidence: float) -> dict[int, Estimate]:
     if counts.max() < 2:
         return {int(s): Estimate(float(m), None, None) for s, m in zip(sizes, means, strict=True)}
     layout = Layout(tuple(map(int, sizes)), cell.astype(np.int64), of.seed)
-    value = SCALE * of.value[None]
+    scale = SCALE if of_accuracy else SPREAD / (float(of.value.std()) or 1.0)
+    value = scale * of.value[None]
     draws = posterior(layout, value, np.zeros(value.shape, dtype=bool), kept=QUICKLY).middle[0]
-    ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) / SCALE
+    ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0) / scale
+    most = 1.0 if of_accuracy else np.inf
     return {
-        int(size): Estimate(float(mean), float(min(low, mean)), float(min(max(high, mean), 1.0)))
+        int(size): Estimate(float(mean), float(min(low, mean)), float(min(max(high, mean), most)))
         for size, mean, low, high in zip(sizes, means, *ends, strict=True)
     }
 
@@ -167,13 +178,14 @@ def holm(chances: Sequence[float | None]) -> list[float | None]:
 def _sentence(
     chances: Mapping[str, float | None],
     rows: Sequence[GeneralizationRow],
-    metric: str,
+    unit: str,
     confidence: float,
 ) -> str:
+    tested = next(iter(chances))
     known = [(p, name) for name, p in chances.items() if p is not None]
     if not known:
         return (
-            f"Whether test {metric} differs between batch sizes cannot be told: that needs two "
+            f"Whether {tested} differs between batch sizes cannot be told: that needs two "
             "batch sizes with two seeds each."
         )
     apart = [f"{name} (p = {p:.2g})" for p, name in known if p <= 1 - confidence]
@@ -185,11 +197,15 @@ def _sentence(
             f"seeds (least p = {least:.2g})."
         )
     told = f"Batch sizes differ by more than noise in {' and '.join(apart)}."
-    return told + _ends(chances[f"test {metric}"], rows, metric, confidence)
+    return told + _ends(tested, chances[tested], rows, unit, confidence)
 
 
 def _ends(
-    chance: float | None, rows: Sequence[GeneralizationRow], metric: str, confidence: float
+    tested: str,
+    chance: float | None,
+    rows: Sequence[GeneralizationRow],
+    unit: str,
+    confidence: float,
 ) -> str:
     """From which batch size the test metric is least to where it is most, if that differs."""
     known = [
@@ -199,6 +215,6 @@ def _ends(
         return ""
     (least, low), (most, high) = min(known), max(known)
     return (
-        f" Test {metric} goes from {quantity(least, digits=4)} at {low} to "
-        f"{quantity(most, digits=4)} at {high}."
+        f" {tested[0].upper()}{tested[1:]} goes from {quantity(least, unit=unit, digits=4)} at "
+        f"{low} to {quantity(most, unit=unit, digits=4)} at {high}."
     )

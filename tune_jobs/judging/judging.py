@@ -23,7 +23,7 @@ from tune_jobs.judging.per_batch_size import Shown, rows_of, shown_beside
 from tune_jobs.judging.policy import GOALS, Policy
 from tune_jobs.judging.posterior import KEPT, QUICKLY
 from tune_jobs.judging.rate_luck import Shortfall, shortfalls
-from tune_jobs.judging.samples import Quantity, known_limits, quantity_of
+from tune_jobs.judging.samples import Quantity, known_limits, quantity_of, without_ratio
 from tune_jobs.judging.sentences import (
     EXAMPLES,
     advice_of,
@@ -222,6 +222,8 @@ def _verdict(
         tolerance=policy.tolerance,
         left_out=case.left_out,
         examples_unit=unit,
+        mode=case.runs[0].mode,
+        unit=case.runs[0].unit,
         warnings=tuple(told.replace(EXAMPLES, unit) for told in warnings),
     )
 
@@ -275,7 +277,12 @@ def _under(
     policy = replace(case.policy, goal=goal)
     quantity = quantity_of(policy, case.runs)
     if not _known(quantity, case.at(target)):
-        return unknown_goal(goal, quantity.name, f"No {quantity.name} is known.")
+        name = case.runs[0].metric if quantity.name == "val_metric" else quantity.name
+        return unknown_goal(goal, quantity.name, f"No {name} is known.")
+    metric = quantity.name == "val_metric" and goal != case.policy.goal
+    if metric and without_ratio(quantity, case.runs):
+        why = f"{case.runs[0].metric} is not above 0 in every run, so that it has no ratios."
+        return unknown_goal(goal, quantity.name, why)
     contest = own if goal == case.policy.goal else contest_at(case, target, policy, short, QUICKLY)
     rows = rows_of(contest, shown, case.profiles, policy)
     return goal_answer(goal, contest, reason_of(contest, rows, case.at(target), target, policy))

@@ -26,6 +26,7 @@ from tune_jobs.judging.samples import (
     known_limits,
     metric_of,
     sample_of,
+    without_ratio,
 )
 from tune_jobs.judging.sentences import ratio_over
 from tune_jobs.records import BatchSizeProfile, TargetRun
@@ -41,9 +42,20 @@ def shown_beside(
 ) -> Shown:
     """Each quantity that is shown whatever the goal, by its name and by batch size."""
     shown = {q.name: estimates(q, runs, every_target, policy) for q in (*SHOWN, TEST_ACCURACY)}
-    own = metric_of(runs)
-    named = {} if own is ACCURACY else estimates(own, runs, every_target, policy)
-    return {**shown, "val_metric": named}
+    for split in ("val", "test"):
+        own = metric_of(runs, split)
+        known = own.name not in shown and not without_ratio(own, runs)
+        alone = {} if own.name in shown else medians_of(own, runs)
+        shown[f"{split}_metric"] = estimates(own, runs, every_target, policy) if known else alone
+    return shown
+
+
+def medians_of(quantity: Quantity, runs: Sequence[TargetRun]) -> dict[int, Estimate]:
+    """By batch size, of what has no ratios, whose interval the posterior cannot tell."""
+    found: dict[int, list[float | None]] = {}
+    for run in runs:
+        found.setdefault(run.batch_size, []).append(quantity.of(run))
+    return {size: Estimate(_median(values), None, None) for size, values in found.items()}
 
 
 def rows_of(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -87,16 +88,23 @@ ACCURACY = at_the_end("val_accuracy", lambda r: r.val_accuracy)
 TEST_ACCURACY = at_the_end("test_accuracy", lambda r: r.test_accuracy)  # shown; chooses nothing
 
 
-def metric_of(runs: Sequence[TargetRun]) -> Quantity:
-    """The metric that the runs end with: the validation accuracy, or one of another name."""
-    other = [run for run in runs if run.val_metric is not None]
-    if not other:
-        return ACCURACY
-    values = [run.val_metric or 0.0 for run in other]
+def metric_of(runs: Sequence[TargetRun], split: str = "val") -> Quantity:
+    """The metric that the runs end with on a split: its accuracy, or one of another name."""
+    name = f"{split}_metric"
+    of = attrgetter(name)
+    values = [value for run in runs if (value := of(run)) is not None]
+    if not values and all(run.metric == "accuracy" for run in runs):
+        return ACCURACY if split == "val" else TEST_ACCURACY
     scale = "value"
-    if other[0].mode == "max":
+    if runs[0].mode == "max":
         scale = "error" if all(0 <= v <= 1 for v in values) else "inverse"
-    return at_the_end("val_metric", lambda r: r.val_metric, scale)
+    return at_the_end(name, of, scale)
+
+
+def without_ratio(quantity: Quantity, runs: Sequence[TargetRun]) -> bool:
+    """Whether some run's value has no logarithm, so that no ratio of two means anything."""
+    values = [value for run in runs if (value := quantity.of(run)) is not None]
+    return quantity.scale != "error" and any(value <= 0 for value in values)
 
 
 def quantity_of(policy: Policy, runs: Sequence[TargetRun]) -> Quantity:
@@ -230,10 +238,12 @@ def _seed_key(run: TargetRun, place: int) -> object:
 
 def _log(quantity: Quantity, value: float, run: TargetRun) -> float:
     if quantity.scale != "error" and value <= 0:
+        name, remedy = quantity.name, "leave the value empty if it never got there"
+        if name == "val_metric":
+            name, remedy = run.metric, "ask for another --goal"
         raise UserError(
-            f"{quantity.name} {value:g} of batch size {run.batch_size}, seed {run.seed}: must be "
-            "greater than 0, since batch sizes are compared by ratio; correct the run, or leave "
-            "the value empty if it never got there"
+            f"{name} {value:g} of batch size {run.batch_size}, seed {run.seed}: must be "
+            f"greater than 0, since batch sizes are compared by ratio; correct the run, or {remedy}"
         )
     return quantity.log(value)
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 
-from tune_jobs.formatting import count, learning_rate, quantity, seconds, target_name
+from tune_jobs.formatting import (
+    ACCURACY,
+    count,
+    learning_rate,
+    quantity,
+    seconds,
+    target_name,
+    value_of_metric,
+)
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.regret import MOST_LOG
@@ -67,14 +76,22 @@ def words_of(contest: Contest, policy: Policy) -> Words:
             compares=told.compares.replace(EXAMPLES, unit),
             best=told.best.replace(EXAMPLES, unit),
         )
-    scale, metric = contest.quantity.scale, contest.runs[0].metric if contest.runs else "accuracy"
-    name = f"validation {metric}" if metric == "accuracy" else metric
+    metric, unit = metric_and_unit(contest.runs)
+    if metric == ACCURACY:
+        return Words("ends at a validation accuracy of", quantity, "makes {ratio} as many errors",
+                     "the lowest error", "as good")  # fmt: skip
+    plain = metric.replace("{", "{{").replace("}", "}}")
     compares, best = {
-        "error": ("makes {ratio} as many errors", "the lowest error"),
-        "value": (f"ends at {{ratio}} the {metric}", f"the lowest {metric}"),
-        "inverse": (f"falls short of its {metric} {{ratio}}", f"the highest {metric}"),
-    }[scale]
-    return Words(f"ends at a {name} of", quantity, compares, best, "as good")
+        "error": (f"is {{ratio}} as far from {plain} 1", f"the highest {metric}"),
+        "value": (f"ends at {{ratio}} the {plain}", f"the lowest {metric}"),
+        "inverse": (f"ends {{ratio}} below it in {plain}", f"the highest {metric}"),
+    }[contest.quantity.scale]
+    return Words(f"ends at {plain}", partial(quantity, unit=unit), compares, best, "as good")
+
+
+def metric_and_unit(runs: Sequence[TargetRun]) -> tuple[str, str]:
+    """The metric's own name and unit."""
+    return (runs[0].metric, runs[0].unit) if runs else (ACCURACY, "")
 
 
 def answer_of(
@@ -118,7 +135,8 @@ def _unproven(
     assert index is not None, "something is used"
     row = rows[index]
     if contest.quantity.by_target and 2 * row.reached <= row.seeds:
-        return f"unproven, it reached {target_name(target)} in {row.reached} of {row.seeds} runs"
+        at = target_name(target, *metric_and_unit(contest.runs))
+        return f"unproven, it reached {at} in {row.reached} of {row.seeds} runs"
     if int(contest.field.rivals.sum()) < 2:
         return "unproven, there is no other batch size to compare it with"
     single = "one run each" if contest.seeds.max() < 2 else "its runs were not repeated"
@@ -147,14 +165,15 @@ def why_not(
     rows: Sequence[BatchSizeVerdict], runs: Sequence[TargetRun], target: float | None
 ) -> str:
     """No run reached the target: how far they came."""
-    metric = runs[0].metric if runs else "accuracy"
-    ends = [(r.val_accuracy if metric == "accuracy" else r.val_metric, r.batch_size) for r in rows]
+    named_as = metric_and_unit(runs)
+    own = named_as[0] == ACCURACY
+    ends = [(r.val_accuracy if own else r.val_metric, r.batch_size) for r in rows]
     known = [(end.value, size) for end, size in ends if end.value is not None]
     came = ""
     if known:
         best, size = (max if runs[0].mode == "max" else min)(known)
-        came = f"; {size} came closest, with {quantity(best)}"
-    return f"None of {len(runs)} runs reached {target_name(target)}{came}."
+        came = f"; {size} came closest, with {value_of_metric(quantity(best), *named_as)}"
+    return f"None of {len(runs)} runs reached {target_name(target, *named_as)}{came}."
 
 
 def change_of(
@@ -229,10 +248,11 @@ def reason_of(
     if index is None:
         return why_not(rows, runs, target)
     row, words = rows[index], words_of(contest, policy)
-    does = words.does.format(target=target_name(target))
+    at = target_name(target, *metric_and_unit(runs))
+    does = words.does.format(target=at)
     if row.median is None:
         often = f"{row.reached} of {row.seeds} runs"
-        return f"{row.batch_size} reached {target_name(target)} in {often}."
+        return f"{row.batch_size} reached {at} in {often}."
     said = f"{row.batch_size} {does} {words.show(row.median, row.low, row.high)}"
     if contest.decision.tied and contest.decision.status == "tied":
         return f"{said}, and {_among_equals(contest, row, policy)}."

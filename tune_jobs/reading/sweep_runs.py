@@ -18,6 +18,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from tune_jobs.config import SweepConfig
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import Measurement, TargetRun, TrialResult
@@ -53,7 +55,7 @@ def runs_of_sweep(
     rows = []
     for trial in chosen:
         equal = test_at_updates(by_trial.get(trial.trial_id, ()), updates)
-        own = _own_target(trial, workload, equal)
+        own = _own_target(trial, workload, equal, config.unit)
         if config.own_loop:  # between two reports nothing is known
             own = replace(own, resolution=_between_reports(own, by_trial.get(trial.trial_id, ())))
         rows.append(_never(own) if at_the_end else own)
@@ -78,7 +80,7 @@ def searched_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[Ta
     """The search's trials at the sweep's target, from which learning rates were chosen."""
     workload = config.workload_name
     usable = (t for t in trials if t.stage == "search" and t.outcome != "failed")
-    return [_own_target(trial, workload, None) for trial in usable]
+    return [_own_target(trial, workload, None, config.unit) for trial in usable]
 
 
 def _by_trial(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
@@ -113,33 +115,49 @@ def crossing(points: Curve, target: float, mode: str = "max") -> float | None:
 def other_targets(
     trials: Sequence[TrialResult], curves: Mapping[str, Curve], own: float, mode: str = "max"
 ) -> list[float]:
-    """Up to six targets that the curves cover, evenly spaced in the logarithm of the error: what an
-    accuracy lacks of 1, or a metric itself of which smaller is better.
+    """Up to six targets that the curves cover, evenly spaced in the logarithm of the error: what a
+    fraction lacks of 1, of which more is better, or else of a positive metric itself; evenly as
+    they are where some are not positive.
 
     They begin where no run had arrived at its first evaluation, so that every crossing lies between
     two, and end at the best that the median run of some batch size reached. Rounded to two digits
-    of the error; none within a tenth of the own target's error.
+    of the error or of the step; none within a tenth of the own target's error.
     """
-
-    def turned(value: float) -> float:
-        """From the metric to its error, and back."""
-        return 1 - value if mode == "max" else value
-
     usable = [t for t in trials if curves[t.trial_id]]
     if not usable:
         return []
-    first = min(turned(curves[t.trial_id][0][1]) for t in usable)
+    best_of = max if mode == "max" else min
+    first = best_of(curves[t.trial_id][0][1] for t in usable)
     best: dict[int, list[float]] = {}
     for t in usable:
-        best.setdefault(t.batch_size, []).append(min(turned(v) for _, v in curves[t.trial_id]))
-    last = min(median(of) for of in best.values())
-    if not 0 <= last < first or (mode == "max" and first > 1):
+        best.setdefault(t.batch_size, []).append(best_of(v for _, v in curves[t.trial_id]))
+    last = best_of(median(of) for of in best.values())
+    if first == last or not reaches(last, first, mode):
         return []
+    if mode == "max" and 0 <= first < last <= 1:
+        errors = _of_errors(1 - first, 1 - last, 1 - own)
+        return sorted(round(1 - e, 6) for e in errors)
+    return _between(first, last, own)
+
+
+def _of_errors(first: float, last: float, own: float) -> set[float]:
+    """From the first to the last, or to a hundredth of the first."""
     least = max(last, first / 100)
     errors = [float(f"{first * (least / first) ** (k / 5):.2g}") for k in range(6)]
-    near = 0.1 * turned(own)
-    apart = {e for e in errors if last <= e <= first and abs(e - turned(own)) > near}
-    return sorted(round(turned(e), 6) if mode == "max" else e for e in apart)
+    return {e for e in errors if last <= e <= first and abs(e - own) > 0.1 * own}
+
+
+def _between(first: float, last: float, own: float) -> list[float]:
+    """From the first to the last, by equal factors where both are positive (100 at the most)."""
+    if min(first, last) > 0:
+        furthest = min(max(last, first / 100), 100 * first)
+        values, near = np.geomspace(first, furthest, 6), 0.1 * own
+    else:
+        values, near = np.linspace(first, last, 6), 0.1 * abs(last - first)
+    decimals = 1 - math.floor(math.log10(min(abs(np.diff(values)))))
+    low, high = sorted((first, last))
+    rounded = {round(float(v), decimals) for v in values}
+    return sorted(v for v in rounded if low <= v <= high and abs(v - own) > near)
 
 
 def updates_of_largest(trials: Sequence[TrialResult]) -> int | None:
@@ -178,7 +196,9 @@ def as_if_whole(trial: TrialResult) -> TrialResult:
     )
 
 
-def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | None) -> TargetRun:
+def _own_target(
+    trial: TrialResult, workload: str, at_equal_updates: float | None, unit: str
+) -> TargetRun:
     """The trial at the sweep's target, exactly as it found it."""
     enough = NEARLY * trial.budget_examples  # a loop of the user's own may leave a last batch out
     whole = trial.outcome == "finished" and trial.examples_seen >= enough
@@ -209,6 +229,7 @@ def _own_target(trial: TrialResult, workload: str, at_equal_updates: float | Non
         resolution=known_within(trial.examples_to_target, trial),
         metric=trial.metric,
         mode=trial.mode,
+        unit=unit,
         **({} if trial.metric == "accuracy" else _other_metric(trial, whole, at_equal_updates)),
     )
 

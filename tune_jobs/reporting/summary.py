@@ -22,6 +22,8 @@ def tags_of(verdict: Verdict) -> dict[str, str]:
         "critical_batch_size": None if critical is None else f"{critical.value:.3g}",
         "goal": verdict.goal,
         "target": verdict.target,
+        "metric": verdict.metric,
+        "mode": verdict.mode,
     }
     return {name: str(value) for name, value in known.items() if value is not None}
 
@@ -32,5 +34,6 @@ def note_of(verdict: Verdict) -> str:
     told += [*verdict.left_out, *verdict.warnings]
     title, *rows = table_rows(verdict)
     lines = [title, ["---:"] * len(title), *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    table = "\n".join("| " + " | ".join(line) + " |" for line in cells)
     return "\n\n".join([f"**{verdict.answer}**", *(text for text in told if text), table])

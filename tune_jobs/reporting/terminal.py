@@ -9,9 +9,20 @@ from functools import partial
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tune_jobs import formatting
-from tune_jobs.formatting import DASH, accuracy, count, quantity, seconds, target_name
+from tune_jobs.formatting import (
+    ACCURACY,
+    DASH,
+    accuracy,
+    count,
+    goal_name,
+    quantity,
+    seconds,
+    target_name,
+    with_unit,
+)
 from tune_jobs.judging.sentences import per_cent
 from tune_jobs.verdicts import BatchSizeVerdict, Estimate, TargetAnswer, Verdict
 
@@ -84,8 +95,21 @@ def next_step(verdict: Verdict, quote: str = "") -> str | None:
 
 
 def _heading(verdict: Verdict) -> str:
-    target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
-    return f"{verdict.workload}{target}, goal {verdict.goal}: {verdict.status}."
+    target = "" if verdict.target is None else f", target {named_target(verdict)}"
+    goal = goal_name(verdict.goal, verdict.metric)
+    return f"{verdict.workload}{target}, goal {goal}: {verdict.status}."
+
+
+def named_target(verdict: Verdict) -> str:
+    """`0.95`, or `rmse 0.8 kg`."""
+    return target_name(verdict.target, verdict.metric, verdict.unit)
+
+
+def target_title(verdict: Verdict) -> str:
+    """What a table or an axis of targets is headed by: `target`, or `target rmse, kg`."""
+    if verdict.metric == ACCURACY:
+        return "target"
+    return with_unit(f"target {verdict.metric}", verdict.unit)
 
 
 def _critical(verdict: Verdict) -> str | None:
@@ -101,7 +125,9 @@ def _by_target(verdict: Verdict) -> str | None:
     if len(verdict.sensitivity) < 2:
         return None
     answers = (f"{target_name(a.target)}: {_answer(a)}" for a in verdict.sensitivity)
-    return f"By target, the batch size to use, with its bound: {'; '.join(answers)}."
+    return (
+        f"By {target_title(verdict)}, the batch size to use, with its bound: {'; '.join(answers)}."
+    )
 
 
 def _answer(answer: TargetAnswer) -> str:
@@ -123,7 +149,7 @@ def table_of(verdict: Verdict, width: int = WIDTH) -> Table:
         columns.remove(max(columns, key=lambda c: c.dispensable))
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
+        table.add_column(Text(column.title), justify="right", no_wrap=True)
     for n, row in enumerate(verdict.per_batch_size):
         chosen = verdict.use is not None and row.batch_size == verdict.use.batch_size
         table.add_row(*(c.cells[n] for c in columns), style="bold green" if chosen else None)
@@ -153,27 +179,34 @@ class _Column:
 def _columns(verdict: Verdict) -> list[_Column]:
     """The batch size, the judged quantity with its interval, then the other quantities."""
     rows = verdict.per_batch_size
-    title, show = QUANTITIES.get(verdict.quantity, (verdict.quantity.replace("_", "\n"), quantity))
+    _, show = QUANTITIES.get(verdict.quantity, ("", quantity))
 
     def column(title: str, cell: Callable[[BatchSizeVerdict], str], dispensable: int) -> _Column:
-        title = title.replace("examples\nto", f"{verdict.examples_unit}\nto")
-        title = title.replace("metric\n", f"{verdict.metric}\n")
         return _Column(title, tuple(cell(row) for row in rows), dispensable)
 
     first = [
         column("batch\nsize", lambda r: str(r.batch_size), 0),
-        column(title, lambda r: show(r.median, r.low, r.high), 1),
+        column(title_of(verdict.quantity, verdict), lambda r: show(r.median, r.low, r.high), 1),
         column("times\nthe best", lambda r: _middle(quantity, r.ratio_to_best), 5),
         column("", standing, 2),
         column("expected worse\nby, at most", _regret, 4),
         column("seeds\nreached", lambda r: f"{r.reached}/{r.seeds}", 3),
         column("learning\nrate", lambda r: formatting.learning_rate(r.learning_rate), 4),
     ]
-    for name, (title, show) in QUANTITIES.items():
+    for name, (_, show) in QUANTITIES.items():
         if name != verdict.quantity:
-            cell = partial(_value_of, name=name, show=show)
-            first.append(column(title, cell, 5 + LEAST.index(name) if name in LEAST else 4))
+            cell, last = partial(_value_of, name=name, show=show), name in LEAST
+            title = title_of(name, verdict)
+            first.append(column(title, cell, 5 + LEAST.index(name) if last else 4))
     return first
+
+
+def title_of(name: str, verdict: Verdict) -> str:
+    """What a table's column of a quantity is headed by, in lines."""
+    title, _ = QUANTITIES.get(name, (name.replace("_", "\n"), quantity))
+    if name.endswith("_metric"):
+        return title.format(metric=with_unit(verdict.metric, verdict.unit))
+    return title.replace("examples\nto", f"{verdict.examples_unit}\nto")
 
 
 def _value_of(row: BatchSizeVerdict, name: str, show: Show) -> str:
@@ -201,7 +234,7 @@ def _regret(row: BatchSizeVerdict) -> str:
     return f"{per_cent(row.expected_regret)}, {per_cent(row.regret_bound)}"
 
 
-# Title and format by the field of BatchSizeVerdict, in the table's order.
+# Title and format by the field of BatchSizeVerdict, in the table's order; see `title_of`.
 QUANTITIES: dict[str, tuple[str, Show]] = {
     "time_to_target_seconds": ("time\nto target", seconds),
     "examples_to_target": ("examples\nto target", count),
@@ -211,9 +244,10 @@ QUANTITIES: dict[str, tuple[str, Show]] = {
     "energy_joules": ("energy\nJ", count),
     "val_accuracy": ("val\naccuracy", accuracy),
     "test_accuracy": ("test\naccuracy", accuracy),
-    "val_metric": ("metric\nat end", quantity),
+    "val_metric": ("{metric}\nat end", quantity),
+    "test_metric": ("{metric}\non test", quantity),
     "train_seconds": ("train\ntime", seconds),
 }
 # Left out of a table that is too wide, the last first; nothing above them is.
-LEAST = ("peak_memory_mib", "test_accuracy", "examples_per_second", "energy_joules",
+LEAST = ("peak_memory_mib", "test_accuracy", "test_metric", "examples_per_second", "energy_joules",
          "val_accuracy", "updates_to_target")  # fmt: skip

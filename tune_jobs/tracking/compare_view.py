@@ -21,13 +21,9 @@ KEY = "batch-size-"
 VIEWS_KEPT = 10  # MLflow lets people save 40 in one experiment; leave them room
 PARALLEL, SCATTER = "batch-size-parallel", "batch-size-scatter"  # the sections of the page
 
-TRIAL_METRICS = (
-    "time_to_target_seconds",
-    "peak_memory_mib",
-    "examples_per_second",
-    "test_accuracy",
-)
-# Stage -> its params and metrics, drawn in this order; the last metric gives the colour.
+TRIAL_METRICS = ("time_to_target_seconds", "peak_memory_mib", "examples_per_second")
+# Stage -> its params and metrics, drawn in this order; the last metric gives the colour. That of a
+# trial is its test accuracy, or the validation metric of another name: not all have a test split.
 AXES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "confirm": (("batch_size", "learning_rate"), TRIAL_METRICS),
     "search": (("batch_size", "learning_rate"), TRIAL_METRICS),
@@ -40,9 +36,11 @@ def tag_name(parent_run_id: str) -> str:
     return TAG + KEY + parent_run_id[:12]
 
 
-def tag_value(sweep: str, parent_run_id: str, stage: str, now_ms: int) -> str:
-    """The view of one sweep's runs of one stage, as MLflow stores it."""
-    state = zlib.compress(json.dumps(_state(parent_run_id, stage)).encode())
+def tag_value(
+    sweep: str, parent_run_id: str, stage: str, now_ms: int, metric: str = "accuracy"
+) -> str:
+    """The view of one sweep's runs of one stage, as MLflow stores it; `metric` by its own name."""
+    state = zlib.compress(json.dumps(_state(parent_run_id, stage, metric)).encode())
     view = {"name": f"{sweep}: {stage}", "createdAt": now_ms, "updatedAt": now_ms}
     return json.dumps(view | {"state": "deflate;" + base64.b64encode(state).decode()})
 
@@ -66,8 +64,10 @@ def outdated(tags: Mapping[str, str]) -> list[str]:
     return newest_first[VIEWS_KEPT:]
 
 
-def _state(parent_run_id: str, stage: str) -> dict[str, Any]:
+def _state(parent_run_id: str, stage: str, metric: str) -> dict[str, Any]:
     params, metrics = AXES[stage]
+    if metrics is TRIAL_METRICS:
+        metrics = (*metrics, "test_accuracy" if metric == "accuracy" else "val_metric")
     names = [f"params.`{p}`" for p in params] + [f"metrics.`{m}`" for m in metrics]
     return {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}' and tags.stage = '{stage}'",

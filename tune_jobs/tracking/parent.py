@@ -85,7 +85,8 @@ def save_charts(parent: Parent, stages: Set[str], now_ms: int) -> str | None:
     if stage is None:
         return None
     client, experiment_id = parent.client, parent.experiment_id
-    view = compare_view.tag_value(parent.sweep.name, parent.run_id, stage, now_ms)
+    metric = client.get_run(parent.run_id).data.params.get("metric", "accuracy")
+    view = compare_view.tag_value(parent.sweep.name, parent.run_id, stage, now_ms, metric)
     client.set_experiment_tag(experiment_id, compare_view.tag_name(parent.run_id), view)
     for name in compare_view.outdated(client.get_experiment(experiment_id).tags):
         client.delete_experiment_tag(experiment_id, name)

@@ -51,6 +51,7 @@ def facts_of(workload: Workload, given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "metric": metric.name,
         "mode": metric.mode,
+        "unit": metric.unit,
         "target": target,
         "validation_examples": held_out,
         "budget_examples": workload.budget_examples or budget,

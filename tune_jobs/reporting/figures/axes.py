@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from tune_jobs.formatting import ACCURACY
 
 NICE_ERRORS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.07, 0.05, 0.03, 0.02, 0.015, 0.01, 0.007, 0.005,
                0.003, 0.002, 0.001, 0.0005)  # fmt: skip
@@ -18,22 +20,34 @@ def batch_axis(axes: Axes, sizes: Sequence[int], *, pad: float = 0.45) -> None:
     """A log2 axis that names the actual sizes, leaving out names that would touch."""
     places = [math.log2(s) for s in sizes]
     low, high = min(places) - pad, max(places) + pad
-    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-    names: dict[float, str] = {}
-    last = -math.inf
-    for place, size in zip(places, sizes, strict=True):
-        room = 0.07 * (len(str(size)) + 1)
-        if (place - last) / (high - low) * width >= room:
-            names[place], last = str(size), place
-    _set(axes, "x", low, high, names)
+    axes.set_xlim(low, high)
+    names = {place: str(size) for place, size in zip(places, sizes, strict=True)}
+    _set(axes, "x", low, high, with_room(axes, names))
     axes.xaxis.set_minor_locator(FixedLocator(places))
+
+
+def with_room(axes: Axes, names: Mapping[float, str]) -> dict[float, str]:
+    """The names of an x axis, its range and scale set, that do not touch; by place, ascending."""
+    log = axes.get_xscale() == "log"
+    low, high = (math.log(x) if log else x for x in axes.get_xlim())
+    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    kept: dict[float, str] = {}
+    last = -math.inf
+    for place, name in names.items():
+        at = math.log(place) if log else place
+        if (at - last) / (high - low) * width >= 0.07 * (len(name) + 1):
+            kept[place], last = name, at
+    return kept
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
     """A log axis from below `low` to above `high` with round ticks: 3 to 7 of them."""
     low, high = low / 1.25, high * 1.25
     (axes.set_yscale if which == "y" else axes.set_xscale)("log")
-    _set(axes, which, low, high, {tick: short(tick) for tick in log_ticks(low, high)})
+    names = {tick: short(tick) for tick in log_ticks(low, high)}
+    _set(axes, which, low, high, names)
+    if which == "x":
+        _set(axes, which, low, high, with_room(axes, names))
 
 
 def accuracy_axis(axes: Axes, which: str, low: float, high: float) -> None:
@@ -59,18 +73,30 @@ class MetricScale:
 
 def metric_scale(metric: str, values: Sequence[float]) -> MetricScale:
     """By the error for an accuracy, by the logarithm where all are positive, else as they are."""
-    if metric == "accuracy" and all(0 <= v <= 1 for v in values):
+    if metric == ACCURACY and all(0 <= v <= 1 for v in values):
         return MetricScale(axis_of, accuracy_axis)
-    if min(values) > 0 and max(values) > 1.5 * min(values):
-        return MetricScale(float, log_axis)
-    return MetricScale(float, _linear_axis)
+    if min(values) <= 0:
+        return MetricScale(float, linear_axis)
+    wide = max(values) > 1.5 * min(values)
+    return MetricScale(float, log_axis if wide else _narrow_log_axis)
 
 
-def _linear_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    room = 0.12 * ((high - low) or abs(low) or 1.0)
-    (axes.set_ylim if which == "y" else axes.set_xlim)(low - room, high + room)
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+def _narrow_log_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """A log axis that is too short for ticks at round powers."""
+    (axes.set_yscale if which == "y" else axes.set_xscale)("log")
+    linear_axis(axes, which, low, high)
+
+
+def linear_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """An axis from below `low` to above `high` with ticks at equal steps, each named apart."""
+    alike = high - low <= 1e-6 * abs(high)
+    room = 0.12 * ((abs(low) or 1.0) if alike else high - low)
+    low, high = low - room, high + room
+    ticks = [t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
+    names = [short(t) for t in ticks]
+    if len(set(names)) < len(names):
+        names = [f"{t:.8g}" for t in ticks]
+    _set(axes, which, low, high, dict(zip(ticks, names, strict=True)))
 
 
 def amount_axis(axes: Axes, top: float) -> None:

@@ -37,6 +37,7 @@ STYLE: dict[str, Any] = {
     "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.major.size": 3.0,
     "ytick.major.size": 0.0, "lines.linewidth": 1.6, "lines.solid_capstyle": "round",
+    "text.parse_math": False,  # a metric's unit may be a currency
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
     "svg.fonttype": "path", "svg.hashsalt": "figures", "path.simplify_threshold": 0.5,
 }  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from tune_jobs.formatting import UNITS_OF_TIME, quantity
+from tune_jobs.formatting import UNITS_OF_TIME, on_split, quantity, with_unit
 from tune_jobs.measure.cost_model import DeviceLimits
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.terminal import QUANTITIES
@@ -21,6 +22,7 @@ NAMES = {
     "test_accuracy": "test accuracy",
     "val_metric": "metric at the end",
 }
+SPLITS_OF = {"val_metric": "validation", "test_metric": "test"}  # of the metric's own name
 
 
 @dataclass(frozen=True)
@@ -81,20 +83,31 @@ def estimate(row: BatchSizeVerdict, name: str, verdict: Verdict) -> Estimate:
     return Estimate(found if isinstance(found, float) else None, None, None)
 
 
-def plain_name(name: str) -> str:
-    """A quantity without its unit: `peak memory`."""
+def plain_name(name: str, verdict: Verdict) -> str:
+    """A quantity without its unit: `peak memory`, `validation rmse`."""
+    if name in SPLITS_OF:
+        return on_split(SPLITS_OF[name], verdict.metric)
     return NAMES.get(name, name.replace("_", " ")).split(",")[0]
 
 
-def unit_of(name: str, largest: float) -> tuple[str, float]:
+def unit_of(name: str, largest: float, verdict: Verdict) -> tuple[str, float]:
     """The axis title of a quantity and what its values are divided by."""
+    if name in SPLITS_OF:
+        return with_unit(plain_name(name, verdict), verdict.unit), 1.0
     if not name.endswith("_seconds"):
         return NAMES.get(name, name.replace("_", " ")), 1.0
     unit, factor, _ = next(u for u in UNITS_OF_TIME if u[2] is None or largest < u[2])
     return f"{NAMES.get(name, 'time')}, {unit}", factor
 
 
-def said(name: str, value: Estimate) -> str:
+def is_least_best(name: str, verdict: Verdict) -> bool:
+    """Whether less of a quantity is better."""
+    return not name.endswith("accuracy") and (name not in SPLITS_OF or verdict.mode == "min")
+
+
+def said(name: str, value: Estimate, verdict: Verdict) -> str:
     """A quantity in words: `41 s [38, 45]`."""
     _, show = QUANTITIES.get(name, ("", quantity))
+    if name in SPLITS_OF:
+        show = partial(quantity, unit=verdict.unit)
     return show(value.value, value.low, value.high)

@@ -35,8 +35,10 @@ from tune_jobs.reporting.figures.drawing import (
 )
 from tune_jobs.reporting.figures.evidence import (
     NAMES,
+    SPLITS_OF,
     TIME,
     Evidence,
+    is_least_best,
     plain_name,
     said,
     unit_of,
@@ -56,7 +58,7 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
     shown = evidence.shown(name)
     if not shown:
         return None
-    title, factor = unit_of(name, max(shown))
+    title, factor = unit_of(name, max(shown), evidence.verdict)
     figure, axes = panel(title, "batch size")
     batch_axis(axes, evidence.sizes)
     place = _quantity_axis(axes, name, shown, factor, evidence.verdict.metric)
@@ -65,7 +67,8 @@ def to_target(evidence: Evidence, name: str) -> Drawing | None:
         _predicted_time(axes, evidence.verdict, factor)
     _runs(axes, evidence, name, place)
     _name_the_used(axes, evidence.verdict)
-    heading = f"{plain_name(name).capitalize()} against batch size"
+    plain = plain_name(name, evidence.verdict)
+    heading = f"{plain[0].upper()}{plain[1:]} against batch size"
     caption = to_target_caption(evidence, name)
     return Drawing(slug(name.removesuffix("_seconds")), heading, caption, (figure,))
 
@@ -74,7 +77,7 @@ def _quantity_axis(
     axes: Axes, name: str, shown: Sequence[float], factor: float, metric: str
 ) -> Callable[[float], float]:
     """The y axis of a quantity; returns where a value stands on it."""
-    if name == "val_metric":
+    if name in SPLITS_OF:
         scale = metric_scale(metric, shown)
         scale.axis(axes, "y", min(shown), max(shown))
         return scale.place
@@ -170,7 +173,7 @@ def _predicted_time(axes: Axes, verdict: Verdict, factor: float) -> None:
 def to_target_caption(evidence: Evidence, name: str) -> str:
     """The best batch size by its median, and what the marks mean."""
     verdict, medians = evidence.verdict, evidence.medians(name)
-    best = (max if name.endswith("accuracy") else min)(
+    best = (min if is_least_best(name, verdict) else max)(
         medians, key=lambda size: medians[size].value or 0.0, default=None
     )
     single = all(e.low is None for e in medians.values())
@@ -182,7 +185,7 @@ def to_target_caption(evidence: Evidence, name: str) -> str:
         marks.append("shaded: what may be the best; at the foot: expected to be worse by")
     found = "No median is known"
     if best is not None:
-        found = f"Best: {said(name, medians[best])} at batch size {best}"
+        found = f"Best: {said(name, medians[best], verdict)} at batch size {best}"
     return f"{found}. {'; '.join(marks)}."
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tune_jobs.formatting import count, learning_rate, target_name
+from tune_jobs.formatting import count, learning_rate, on_split, target_name, with_unit
 from tune_jobs.reading.choosing import goodness
 from tune_jobs.reading.sweep_runs import crossing, runs_to_judge
 from tune_jobs.records import Measurement, NoiseScale, TrialResult
@@ -28,13 +28,15 @@ from tune_jobs.reporting.figures.drawing import (
     panel,
 )
 from tune_jobs.reporting.figures.marks import band, dots, interval, label_ends, level, note, ring
+from tune_jobs.reporting.terminal import named_target
+from tune_jobs.verdicts import Verdict
 
 MOST_POINTS = 60
 DRAWN_KINDS = {"raw": ACCENT, "preconditioned": LIMIT}  # of the noise scale, and their colours
 
 
 def valleys(
-    trials: Sequence[TrialResult], chosen: Mapping[int, float | None], target: float | None
+    trials: Sequence[TrialResult], chosen: Mapping[int, float | None], verdict: Verdict
 ) -> Drawing | None:
     """Small multiples, one panel a batch size: learning rate against examples to target.
 
@@ -60,7 +62,7 @@ def valleys(
             axes.axvline(rate, color=batch_colour(size), lw=5, alpha=0.18, zorder=0)
         draw(axes, own, found)
         panels.append(figure)
-    caption = _valley_caption(found, target) + _marks_of(found, chosen, reached=reached)
+    caption = _valley_caption(found, verdict) + _marks_of(found, chosen, reached=reached)
     heading = "The learning-rate valley of each batch size"
     return Drawing("learning-rate-valleys", heading, caption, tuple(panels), columns=3)
 
@@ -119,14 +121,14 @@ def _name_missed(axes: Axes, missed: Sequence[TrialResult], height: float) -> No
         note(axes, f"{t.val_metric:.2g}", (t.learning_rate, height), "below", gap=6, fontsize=7)
 
 
-def _valley_caption(trials: Sequence[TrialResult], target: float | None) -> str:
+def _valley_caption(trials: Sequence[TrialResult], verdict: Verdict) -> str:
     """How many of the search trials reached the target."""
-    reached = sum(bool(t.examples_to_target) for t in trials)
+    reached, target = sum(bool(t.examples_to_target) for t in trials), named_target(verdict)
     if not reached:
-        none = f"none of {len(trials)} search trials reached {target_name(target)}"
-        return f"Last validation {trials[0].metric}: {none}."
+        last = with_unit(on_split("validation", verdict.metric), verdict.unit)
+        return f"Last {last}: none of {len(trials)} search trials reached {target}."
     of_all = f"{reached} of {len(trials)} search trials"
-    return f"Examples to {target_name(target)}: {of_all} reached it."
+    return f"Examples to {target}: {of_all} reached it."
 
 
 def _marks_of(
@@ -152,7 +154,7 @@ class Curve:
 
 
 def learning_curves(
-    trials: Sequence[TrialResult], measurements: Sequence[Measurement], target: float | None
+    trials: Sequence[TrialResult], measurements: Sequence[Measurement], verdict: Verdict
 ) -> Drawing | None:
     """Validation metric over examples, and over train seconds, median and range of the seeds."""
     judged = runs_to_judge(trials)
@@ -160,12 +162,11 @@ def learning_curves(
     by_seconds = curves(judged, measurements, "train_seconds")
     if not by_examples or not by_seconds:
         return None
-    metric, mode = judged[0].metric, judged[0].mode
     panels = (
-        _curves_panel(by_examples, target, "examples seen", metric),
-        _curves_panel(by_seconds, target, "train seconds (without contention)", metric),
+        _curves_panel(by_examples, verdict, "examples seen"),
+        _curves_panel(by_seconds, verdict, "train seconds (without contention)"),
     )
-    caption = _curves_caption(by_examples, by_seconds, target, metric, mode)
+    caption = _curves_caption(by_examples, by_seconds, verdict)
     return Drawing("learning-curves", "Learning curves", caption, panels)
 
 
@@ -198,10 +199,10 @@ def _curve(batch_size: int, runs: Sequence[np.ndarray]) -> Curve:
     return Curve(batch_size, places, np.median(read, 0), read.min(0), read.max(0))
 
 
-def _curves_panel(
-    found: Sequence[Curve], target: float | None, x_label: str, metric: str
-) -> Figure:
-    figure, axes = panel(f"validation {metric}", x_label, right=0.45)
+def _curves_panel(found: Sequence[Curve], verdict: Verdict, x_label: str) -> Figure:
+    metric, target = verdict.metric, verdict.target
+    title = with_unit(on_split("validation", metric), verdict.unit)
+    figure, axes = panel(title, x_label, right=0.45)
     least, most = min(c.low.min() for c in found), max(c.high.max() for c in found)
     scale = metric_scale(metric, [least, most])
     log_axis(axes, "x", min(c.x[0] for c in found), max(c.x[-1] for c in found) / 1.2)
@@ -228,22 +229,19 @@ def _first(found: Sequence[Curve], target: float, mode: str) -> int | None:
 
 
 def _curves_caption(
-    by_examples: Sequence[Curve],
-    by_seconds: Sequence[Curve],
-    target: float | None,
-    metric: str,
-    mode: str,
+    by_examples: Sequence[Curve], by_seconds: Sequence[Curve], verdict: Verdict
 ) -> str:
     marks = "Lines: medians over seeds; bands: from the least to the most of them."
+    target, mode = verdict.target, verdict.mode
     if target is None:
-        return f"Validation {metric} of {len(by_examples)} batch sizes. {marks}"
+        return f"Validation {verdict.metric} of {len(by_examples)} batch sizes. {marks}"
     in_examples, in_seconds = (_first(of, target, mode) for of in (by_examples, by_seconds))
     if in_examples is None or in_seconds is None:
-        return f"No median curve reaches {target_name(target)}. {marks}"
+        return f"No median curve reaches {named_target(verdict)}. {marks}"
     both = f"{in_examples} in examples, {in_seconds} in seconds"
     if in_examples == in_seconds:
         both = f"{in_examples}, in examples and in seconds"
-    return f"First to {target_name(target)}: batch size {both}. {marks}"
+    return f"First to {named_target(verdict)}: batch size {both}. {marks}"
 
 
 def noise_along_run(

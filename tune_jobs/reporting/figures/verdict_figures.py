@@ -16,13 +16,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tune_jobs.formatting import target_name
+from tune_jobs.formatting import ACCURACY, on_split, target_name, with_unit
 from tune_jobs.records import TargetRun
 from tune_jobs.reporting.figures.axes import (
     batch_axis,
+    linear_axis,
     log_axis,
     metric_scale,
     plain_axis,
+    with_room,
 )
 from tune_jobs.reporting.figures.cost_figures import by_device, cost_drawing
 from tune_jobs.reporting.figures.drawing import (
@@ -47,6 +49,7 @@ from tune_jobs.reporting.figures.marks import (
 )
 from tune_jobs.reporting.figures.run_figures import to_target, updates_and_examples
 from tune_jobs.reporting.figures.training_figures import learning_curves, noise_along_run, valleys
+from tune_jobs.reporting.terminal import target_title
 from tune_jobs.verdicts import Estimate, TargetAnswer, Verdict
 
 
@@ -60,9 +63,9 @@ def drawings(evidence: Evidence) -> Iterator[Drawing]:
         lambda: to_target(evidence, principal_quantity(verdict)),
         lambda: updates_and_examples(evidence),
         *(partial(cost_drawing, *own) for own in by_device(evidence.profiles, evidence.limits)),
-        lambda: valleys(evidence.trials, chosen, verdict.target),
+        lambda: valleys(evidence.trials, chosen, verdict),
         lambda: rates(evidence),
-        lambda: learning_curves(evidence.trials, evidence.measurements, verdict.target),
+        lambda: learning_curves(evidence.trials, evidence.measurements, verdict),
         lambda: noise_along_run(evidence.noise, critical),
         lambda: test_metric(evidence),
         lambda: sensitivity(evidence),
@@ -120,17 +123,27 @@ def test_metric(evidence: Evidence) -> Drawing | None:
     at_updates = {row.batch_size: row.test_accuracy_at_equal_updates for row in found.rows}
     gaps = {row.batch_size: row.train_to_test_gap for row in found.rows}
     tests = {"common budget": at_budget, "equal updates": at_updates}
+    unit = evidence.verdict.unit if found.metric == evidence.verdict.metric else ""
+    name = on_split("test", found.metric)
+    gap = with_unit("better on train than on test by", unit)
     panels = [
-        _estimates_panel(f"test {found.metric}", tests),
-        _estimates_panel("better on train than on test by", {"common budget": gaps}),
+        _estimates_panel(with_unit(name, unit), tests, found.metric),
+        _estimates_panel(gap, {"common budget": gaps}, found.metric, sign=True),
     ]
     both = any(e.value is not None for e in at_updates.values())
     caption = found.sentence + (" Open: at equal updates." if both else "")
-    return gathered("accuracy", f"Test {found.metric} against batch size", caption, panels)
+    file = "accuracy" if found.metric == ACCURACY else "test-metric"
+    heading = f"{name[0].upper()}{name[1:]} against batch size"
+    return gathered(file, heading, caption, panels)
 
 
-def _estimates_panel(title: str, series: dict[str, dict[int, Estimate]]) -> Figure | None:
-    """Estimates against batch size; the first series filled, the second open, named at the end."""
+def _estimates_panel(
+    title: str, series: dict[str, dict[int, Estimate]], metric: str, *, sign: bool = False
+) -> Figure | None:
+    """Estimates against batch size; the first series filled, the second open, named at the end.
+
+    `sign`: they are differences of the metric, of either sign.
+    """
     known = {name: {s: (e.value, e.low, e.high) for s, e in found.items() if e.value is not None}
              for name, found in series.items()}  # fmt: skip
     drawn = {name: found for name, found in known.items() if found}
@@ -138,8 +151,9 @@ def _estimates_panel(title: str, series: dict[str, dict[int, Estimate]]) -> Figu
         return None
     figure, axes = panel(title, "batch size", right=1.1 if len(drawn) > 1 else 0.2)
     batch_axis(axes, sorted({size for found in drawn.values() for size in found}))
-    plain_axis(axes, [v for found in drawn.values() for ends in found.values() for v in ends
-                      if v is not None])  # fmt: skip
+    shown = [v for found in drawn.values() for ends in found.values() for v in ends
+             if v is not None]  # fmt: skip
+    _metric_axis(axes, shown, metric, sign=sign)
     names = []
     for k, (name, found) in enumerate(drawn.items()):
         offset = 0.12 * (k - (len(drawn) - 1) / 2)
@@ -154,6 +168,16 @@ def _estimates_panel(title: str, series: dict[str, dict[int, Estimate]]) -> Figu
     return figure
 
 
+def _metric_axis(axes: Axes, values: Sequence[float], metric: str, *, sign: bool = False) -> None:
+    """The y axis round the values: plain for accuracies, which lie close together here."""
+    if metric == ACCURACY:
+        plain_axis(axes, values)
+    elif sign:
+        linear_axis(axes, "y", min(values), max(values))
+    else:
+        metric_scale(metric, values).axis(axes, "y", min(values), max(values))
+
+
 # --- how the answer moves ---------------------------------------------------------------------
 
 
@@ -165,8 +189,8 @@ def sensitivity(evidence: Evidence) -> Drawing | None:
     values = [v for line in lines.values() for v in line.values()]
     if len(targets) < 2 or not any(len(line) > 1 for line in lines.values()):
         return None
-    title, factor = unit_of(name, max(values))
-    figure, axes = panel(title, "target", right=0.5)
+    title, factor = unit_of(name, max(values), evidence.verdict)
+    figure, axes = panel(title, target_title(evidence.verdict), right=0.5)
     place = _target_axis(axes, targets, evidence.verdict.metric)
     log_axis(axes, "y", min(values) / factor, max(values) / factor)
     drawn = {size: {t: (place(t), v / factor) for t, v in line.items()}
@@ -201,7 +225,8 @@ def _target_axis(axes: Axes, targets: Sequence[float], metric: str) -> Callable[
     scale = metric_scale(metric, targets)
     scale.axis(axes, "x", targets[0], targets[-1])
     if len(targets) <= 8:
-        axes.set_xticks([scale.place(t) for t in targets], [target_name(t) for t in targets])
+        names = with_room(axes, {scale.place(t): target_name(t) for t in targets})
+        axes.set_xticks(list(names), list(names.values()))
     return scale.place
 
 
@@ -239,20 +264,22 @@ def trade_offs(evidence: Evidence) -> Drawing | None:
     if not verdict.pareto.batch_sizes:
         return None
     memory = {r.batch_size: r.peak_memory_mib for r in rows}
-    metric = evidence.verdict.metric
-    at_end = {r.batch_size: (r.val_accuracy if metric == "accuracy" else r.val_metric).value
+    metric = verdict.metric
+    at_end = {r.batch_size: (r.val_accuracy if metric == ACCURACY else r.val_metric).value
               for r in rows}  # fmt: skip
+    title = with_unit(f"{on_split('validation', metric)} at the end", verdict.unit)
     panels = [_trade_off_panel(evidence, "peak memory, MiB", memory),
-              _trade_off_panel(evidence, f"validation {metric} at the end", at_end)]  # fmt: skip
+              _trade_off_panel(evidence, title, at_end, metric)]  # fmt: skip
     members = ", ".join(map(str, verdict.pareto.batch_sizes))
-    qualities = ", ".join(plain_name(axis) for axis in verdict.pareto.axes)
+    qualities = ", ".join(plain_name(axis, verdict) for axis in verdict.pareto.axes)
     caption = f"Filled: {members}, which no other batch size beats in all of {qualities}."
     return gathered("trade-offs", f"Time, memory and {metric}", caption, panels)
 
 
 def _trade_off_panel(
-    evidence: Evidence, title: str, others: dict[int, float | None]
+    evidence: Evidence, title: str, others: dict[int, float | None], metric: str = ACCURACY
 ) -> Figure | None:
+    """Time against another quantity, or against a metric, which has an axis of its own."""
     name = principal_quantity(evidence.verdict)
     points = {
         size: (e.value, other)
@@ -262,10 +289,10 @@ def _trade_off_panel(
     if len(points) < 3:
         return None
     xs, ys = zip(*points.values(), strict=True)
-    x_title, factor = unit_of(name, max(xs))
+    x_title, factor = unit_of(name, max(xs), evidence.verdict)
     figure, axes = panel(title, x_title)
     log_axis(axes, "x", min(xs) / factor, max(xs) / factor * 1.1)
-    plain_axis(axes, ys)
+    _metric_axis(axes, ys, metric)
     for size, (x, y) in points.items():
         kept = size in evidence.verdict.pareto.batch_sizes
         point(axes, x / factor, y, batch_colour(size), filled=kept)

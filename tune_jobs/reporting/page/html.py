@@ -134,14 +134,18 @@ def by_workload(verdicts: Sequence[Verdict]) -> dict[str, Verdict]:
 
 
 def principal(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict at the highest target that was reached, else at the lowest of them.
+    """The verdict at the hardest target that was reached, else at the easiest of them.
 
     One verdict stands for itself: a sweep is judged at its own target.
     """
     reached = [v for v in verdicts if v.status != "unreached"]
-    if not reached:
-        return min(verdicts, key=lambda v: v.target or 0.0)
-    return max(reached, key=lambda v: v.target or 0.0)
+    return max(reached, key=_hardness) if reached else min(verdicts, key=_hardness)
+
+
+def _hardness(verdict: Verdict) -> float:
+    """The target, turned so that more is harder."""
+    target = verdict.target or 0.0
+    return target if verdict.mode == "max" else -target
 
 
 def file_names(workloads: Iterable[str]) -> dict[str, str]:

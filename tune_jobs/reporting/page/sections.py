@@ -10,13 +10,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from tune_jobs.formatting import DASH, count, learning_rate, target_name
+from tune_jobs.formatting import DASH, count, goal_name, learning_rate, on_split
 from tune_jobs.judging.sentences import per_cent
 from tune_jobs.reporting.figures.drawing import Picture
 from tune_jobs.reporting.page import tables
 from tune_jobs.reporting.page.markup import element, joined
 from tune_jobs.reporting.page.tables import named
-from tune_jobs.reporting.terminal import next_step
+from tune_jobs.reporting.terminal import named_target, next_step
 from tune_jobs.verdicts import Verdict
 
 LIMITS = {
@@ -59,8 +59,8 @@ def _at(verdict: Verdict) -> str:
         parts.append(f"equal: {named(verdict.tied_batch_sizes)}")
     if verdict.open_batch_sizes:
         parts.append(f"may be as good: {named(verdict.open_batch_sizes)}")
-    target = "" if verdict.target is None else f", target {target_name(verdict.target)}"
-    parts.append(f"goal {verdict.goal}{target}")
+    target = "" if verdict.target is None else f", target {named_target(verdict)}"
+    parts.append(f"goal {goal_name(verdict.goal, verdict.metric)}{target}")
     parts.append(f"confidence {verdict.confidence:.0%}, tolerance {verdict.tolerance:.0%}")
     return "; ".join(parts) + "."
 
@@ -145,7 +145,7 @@ def generalization_section(verdict: Verdict) -> Markup | None:
     if found is None:
         return None
     chances = (
-        (f"test {found.metric}", found.test_accuracy_p),
+        (on_split("test", found.metric), found.test_accuracy_p),
         ("at equal updates", found.test_accuracy_at_equal_updates_p),
         ("gap", found.train_to_test_gap_p),
     )
@@ -156,7 +156,7 @@ def generalization_section(verdict: Verdict) -> Markup | None:
         element("h2", "Generalization"),
         element("p", found.sentence),
         element("p", p_values, class_="muted") if tested else None,
-        tables.of_test_metric(found),
+        tables.of_test_metric(found, verdict.unit),
     )
 
 

@@ -6,12 +6,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from tune_jobs.formatting import DASH, count, learning_rate, quantity, seconds, target_name
+from tune_jobs.formatting import (
+    ACCURACY,
+    DASH,
+    count,
+    goal_name,
+    learning_rate,
+    on_split,
+    quantity,
+    seconds,
+    target_name,
+)
 from tune_jobs.judging.sentences import per_cent
 from tune_jobs.records import BatchSizeProfile
 from tune_jobs.reporting.figures.drawing import batch_colour, variable
 from tune_jobs.reporting.page.markup import element, joined
-from tune_jobs.reporting.terminal import QUANTITIES, standing
+from tune_jobs.reporting.terminal import (
+    QUANTITIES,
+    named_target,
+    standing,
+    target_title,
+    title_of,
+)
 from tune_jobs.verdicts import (
     BatchSizeVerdict,
     Estimate,
@@ -120,7 +136,7 @@ def by_batch_size(verdict: Verdict) -> Markup:
 
 
 def _quantity_column(name: str, verdict: Verdict) -> Column:
-    title, show = QUANTITIES[name]
+    _, show = QUANTITIES[name]
 
     def cell(row: BatchSizeVerdict) -> object:
         if name == verdict.quantity:
@@ -128,7 +144,7 @@ def _quantity_column(name: str, verdict: Verdict) -> Column:
         found = getattr(row, name)
         return stacked(show, found) if isinstance(found, Estimate) else show(found)
 
-    return title, cell
+    return title_of(name, verdict), cell
 
 
 def _bound(regret: float | None) -> str:
@@ -144,7 +160,7 @@ def of_all_answers(verdicts: Sequence[Verdict], links: Mapping[str, str]) -> Mar
     """Every verdict in one line; `links` by workload."""
     columns: list[Column] = [
         ("workload", lambda v: element("a", v.workload, href=f"#{links[v.workload]}")),
-        ("target", lambda v: target_name(v.target) if v.target is not None else DASH),
+        ("target", lambda v: named_target(v) if v.target is not None else DASH),
         ("status", lambda v: v.status),
         ("answer", lambda v: v.answer),
     ]
@@ -154,7 +170,7 @@ def of_all_answers(verdicts: Sequence[Verdict], links: Mapping[str, str]) -> Mar
 def by_target(verdict: Verdict) -> Markup:
     """The answer at each target, the verdict's own marked."""
     columns: list[Column] = [
-        ("target", lambda answer: target_name(answer.target)),
+        (target_title(verdict), lambda answer: target_name(answer.target)),
         *ANSWER,
     ]
     return table("The answer at each target", columns, verdict.sensitivity,
@@ -163,7 +179,8 @@ def by_target(verdict: Verdict) -> Markup:
 
 def by_goal(verdict: Verdict) -> Markup:
     """The answer under each goal, the verdict's own marked."""
-    columns: list[Column] = [("goal", lambda answer: answer.goal), *ANSWER, WHY]
+    goal: Column = ("goal", lambda answer: goal_name(answer.goal, verdict.metric))
+    columns: list[Column] = [goal, *ANSWER, WHY]
     return table("The answer under each goal", columns, verdict.by_goal,
                  lambda answer: answer.goal == verdict.goal, prose=("why",))  # fmt: skip
 
@@ -187,9 +204,10 @@ def _rule_cost(cost: RuleCost) -> str:
     return DASH if cost.examples_ratio is None else f"{cost.examples_ratio:.2f} times"
 
 
-def of_test_metric(found: Generalization) -> Markup:
+def of_test_metric(found: Generalization, unit: str = "") -> Markup:
     """The test metric and the train-to-test gap of each batch size."""
-    metric = found.metric
+    name = on_split("test", found.metric)
+    beside = "" if found.metric == ACCURACY or not unit else f" ({unit})"
 
     def column(title: str, name: str) -> Column:
         def cell(row: object) -> str:
@@ -200,11 +218,12 @@ def of_test_metric(found: Generalization) -> Markup:
 
     columns = [
         SIZE,
-        column(f"test {metric},\ncommon budget", "test_accuracy"),
-        column(f"test {metric},\nequal updates", "test_accuracy_at_equal_updates"),
+        column(f"{name},\ncommon budget", "test_accuracy"),
+        column(f"{name},\nequal updates", "test_accuracy_at_equal_updates"),
         column("better on train\nthan on test by", "train_to_test_gap"),
     ]
-    return table(f"Test {metric}, shown and never used for a choice", columns, found.rows)
+    caption = f"{name[0].upper()}{name[1:]}{beside}, shown and never used for a choice"
+    return table(caption, columns, found.rows)
 
 
 def of_clocks(verdict: Verdict) -> Markup | None:
