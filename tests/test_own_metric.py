@@ -29,10 +29,14 @@ from tune_jobs.reading.sweep_runs import other_targets, runs_of_sweep
 from tune_jobs.records import TargetRun
 from tune_jobs.reporting.figures.axes import metric_scale
 from tune_jobs.reporting.figures.drawing import panel
+from tune_jobs.reporting.figures.evidence import Evidence
+from tune_jobs.reporting.figures.run_figures import to_target
+from tune_jobs.reporting.figures.training_figures import valleys
 from tune_jobs.reporting.page.html import write_report
 from tune_jobs.reporting.summary import note_of, tags_of
 from tune_jobs.reporting.terminal import print_verdicts, table_rows
 from tune_jobs.tracking.compare_view import tag_value
+from tune_jobs.tracking.fields import curve_metrics, end_metrics, end_params
 from tune_jobs.training.workload_facts import facts
 from tune_jobs.verdicts import Verdict
 
@@ -121,6 +125,20 @@ def test_the_goal_accuracy_is_the_metric_at_the_end_in_its_own_direction(metric:
     assert f"ends at {metric} " in verdict.reason and " k$ [2020]" in verdict.reason
     assert f"goal {metric}: " in printed(verdict)
     assert f"{metric}, k$ [2020] at end" in table_rows(verdict)[0]
+
+
+@pytest.mark.parametrize("metric", ["rmse", "BLEU"])
+def test_figures_take_the_best_in_the_metrics_own_direction(metric: str) -> None:
+    sweep, verdict = measured(metric), judged(metric, "accuracy")
+    drawn = to_target(Evidence(verdict, tuple(sweep.runs)), "val_metric")
+    assert drawn is not None and drawn.heading == f"Validation {metric} against batch size"
+    ends = {row.batch_size: row.val_metric.value or 0.0 for row in verdict.per_batch_size}
+    best = (min if verdict.mode == "min" else max)(ends, key=ends.__getitem__)
+    assert re.match(rf"Best: [\d.]+ k\$ \[2020\] \[.*\] at batch size {best}\.", drawn.caption)
+    never = [replace(t, examples_to_target=None) for t in sweep.trials if t.stage == "search"]
+    valley = valleys(never, {}, verdict)
+    assert valley is not None
+    assert valley.caption.startswith(f"Last validation {metric}, k$ [2020]: none of 20 search")
 
 
 def test_batch_sizes_are_not_ranked_by_a_metric_without_ratios_and_that_is_told() -> None:
@@ -236,6 +254,16 @@ def test_the_unit_of_a_workloads_metric_is_kept_with_its_sweep() -> None:
     config = replace(SweepConfig(), target=0.5, mode="min", metric="rmse", unit="k$")
     assert facts(given)["unit"] == "k$"
     assert {r.unit for r in runs_of_sweep(config, [run], [])} == {"k$"}
+
+
+def test_mlflow_has_the_metric_of_a_trial_with_its_name_and_direction() -> None:
+    trial = measured("rmse").trials[0]
+    own = {"val_metric", "test_metric", "train_metric"}
+    assert end_params(trial)["metric"] == "rmse" and end_params(trial)["mode"] == "min"
+    assert own <= end_metrics(trial).keys() and "val_accuracy" not in end_metrics(trial)
+    assert "val_metric" in curve_metrics(measured("rmse").measurements[0])
+    both = end_metrics(rows.result(val_accuracy=0.95))
+    assert both["val_metric"] == both["val_accuracy"] == 0.95
 
 
 @pytest.mark.parametrize(
