@@ -151,6 +151,20 @@ def test_a_further_search_keeps_to_the_batch_sizes_that_are_open() -> None:
     assert len(made) == CONFIG.trials + 6
 
 
+def test_a_further_search_goes_where_it_is_least_known_what_the_best_rate_would_save() -> None:
+    """Not to the leader, whose rates were tried most."""
+    made = searched(CONFIG)
+    counts = Counter(asked.batch_size for asked, _ in made)
+    leader, rival = max(SIZES, key=counts.__getitem__), min(SIZES, key=counts.__getitem__)
+    longer = replace(CONFIG, trials=CONFIG.trials + 1)
+    asked = propose(longer, SIZES, known(made), among=(leader, rival))
+    assert asked is not None and (asked.batch_size, asked.why) == (rival, "least known")
+    longer = replace(CONFIG, trials=CONFIG.trials + 6)
+    while (asked := propose(longer, SIZES, known(made), among=(leader, rival))) is not None:
+        made.append((asked, ended(str(len(made)), asked)))
+    assert Counter(asked.batch_size for asked, _ in made[CONFIG.trials :])[rival] >= 3
+
+
 def test_a_batch_size_that_was_confirmed_keeps_its_rate() -> None:
     made = searched(CONFIG)
     row = rows.result(batch_size=64, stage="confirm", base_learning_rate=1.23e-3)

@@ -81,8 +81,11 @@ def known_now(
 def propose(
     config: SweepConfig, sizes: Sequence[int], known: Known, among: Sequence[int] | None = None
 ) -> Proposal | None:
-    """The next trial, at one of `among` (all `sizes`); None once as many were made as were asked
-    for."""
+    """The next trial; None once as many were made as were asked for.
+
+    With `among` it is of the one of those batch sizes of which it is least known what its best rate
+    would save: not to find a winner, but to know it.
+    """
     made = len(known.trials) + len(known.pending)
     if made >= config.trials:
         return None
@@ -100,11 +103,15 @@ def propose(
         size = min(untried, key=lambda s: abs(math.log(s / first)))
         base = math.exp(found[size].best()[0])
         return Proposal(size, _inside(base, within), ends[size], "where the model sees its best")
+    if among:
+        size = _least_known(among, found, known)
+        base = math.exp(_may_be_best(found[size], _rates(size, known), chance))
+        return Proposal(size, _inside(base, within), ends[size], "least known")
     if made % GUARD == GUARD - 1:
-        size = min(among or sizes, key=lambda s: (counts[s], s))
+        size = min(sizes, key=lambda s: (counts[s], s))
         base = draw(within, _regrets(known), config.seed + made)
         return Proposal(size, base, ends[size], "TPE's own")
-    size = _may_win({s: found[s] for s in among or sizes}, known.cost, chance)
+    size = _may_win({s: found[s] for s in sizes}, known.cost, chance)
     base = math.exp(_may_be_best(found[size], _rates(size, known), chance))
     return Proposal(size, _inside(base, within), ends[size], "may win")
 
@@ -202,6 +209,18 @@ def _may_win(
         luck = float(chance.standard_normal())
         drawn[size] = (mean if told else 0.0) + deviation * luck + math.log(cost[size])
     return min(drawn, key=lambda s: (drawn[s], s))
+
+
+def _least_known(among: Sequence[int], found: Mapping[int, Valley], known: Known) -> int:
+    """Of these batch sizes the one whose shortfall at its best guess is spread most, a trial under
+    way taken to halve that."""
+    under_way = [size for size, _ in known.pending]
+
+    def unsure(size: int) -> float:
+        _, variance = found[size].shortfall(found[size].best()[0])
+        return float(variance / 2 ** under_way.count(size))
+
+    return max(among, key=lambda s: (unsure(s), -s))
 
 
 def _may_be_best(valley: Valley, tried: Sequence[float], chance: np.random.Generator) -> float:
