@@ -11,14 +11,8 @@ import pytest
 
 from tests import rows
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.learning_rates import (
-    Known,
-    Proposal,
-    bases_to_confirm,
-    evidence,
-    known_now,
-    propose,
-)
+from tune_jobs.planning.known import Known, Proposal, known_now
+from tune_jobs.planning.learning_rates import bases_to_confirm, evidence, propose
 from tune_jobs.records import TrialResult
 
 SIZES = (16, 32, 64, 128, 256)
