@@ -152,7 +152,7 @@ def test_the_flags_are_the_frozen_ones() -> None:
         --accelerator --batch-sizes --budget-examples --config --cpus-per-trial --data --data-dir
         --dry-run --goal --gpus-per-trial --lightning --memory-limit-mib --micro-batch --minutes
         --model --name --new-workload --only --optimizer --preset --price-per-device-hour --resume
-        --runs-dir --search --seeds --target --tracking-required --tracking-uri --train
+        --runs-dir --scheduler --search --seeds --target --tracking-required --tracking-uri --train
         --trainings-to-come --trials --workload
     """
     assert flag_names() == frozen.split()

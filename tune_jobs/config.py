@@ -25,6 +25,7 @@ STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
 SEARCHES = (STRUCTURED, "tpe", "random", "grid", "rules", "theory")
 # lr(B) = lr(reference) x (B / reference)^p, by name
 SCALING_RULES = {"linear": 1.0, "square root": 0.5, "none": 0.0}
+SCHEDULERS = ("asha", "none", "hyperband", "median")
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
 LARGEST_BATCH = 2**31 - 1
@@ -117,6 +118,12 @@ class SweepConfig:
         (16, 32, 64, 128, 256, 512), "Search", "comma-separated", flag=True
     )
     search: str = option(STRUCTURED, "Search", ", ".join(SEARCHES), flag=True)
+    scheduler: str = option(
+        "asha",
+        "Search",
+        "what stops search trials, among those of their batch size: " + ", ".join(SCHEDULERS),
+        flag=True,
+    )
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
     target: float = option(
         0.93, "Search", "validation metric to reach; default by workload", flag=True
@@ -323,6 +330,7 @@ def validate(config: SweepConfig) -> None:
     _validate_ranges(config)
     _validate_recipe(config)
     _known("search", config.search, SEARCHES)
+    _known("scheduler", config.scheduler, SCHEDULERS)
     _known("goal", config.goal, GOALS)
     _validate_way(config)
     if not LIMITS_OF_A_NAME.fullmatch(config.name):

@@ -44,7 +44,7 @@ from tune_jobs.tuning.guard import allowed_seconds
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.planned import PLANS, Asked, Planned
-from tune_jobs.tuning.racing import BatchSizeRaces
+from tune_jobs.tuning.racing import races_of
 from tune_jobs.tuning.requests import Requests, TrialRequest, trial_requests
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
@@ -136,12 +136,8 @@ def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
     plan = partial(searched_next, config, stage.store, stage.profiles, sizes)
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(SEARCHED) else plan(under_way)
-    races = BatchSizeRaces(
-        rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
-        stage.store, goal=config.compared_by, mode=config.mode,
-    )  # fmt: skip
     tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
-    asked = Planned(config.name), races, config.trials
+    asked = Planned(config.name), races_of(config, stage.store), config.trials
     _fit(tuner or _fresh(stage, SEARCH, stage.shared(), *asked), config.trials)
 
 
@@ -152,12 +148,9 @@ def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], tri
     given = (config, stage.store, stage.profiles, sizes)
     plan = partial(searched_next, *given, among=among)
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(FURTHER) else plan(under_way)
-    races = BatchSizeRaces(
-        rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
-        stage.store, goal=config.compared_by, mode=config.mode,
-    )  # fmt: skip
     name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
-    _fit(_fresh(stage, name, stage.shared(), Planned(config.name), races, trials), trials)
+    asked = Planned(config.name), races_of(config, stage.store), trials
+    _fit(_fresh(stage, name, stage.shared(), *asked), trials)
 
 
 def known_of(
