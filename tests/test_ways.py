@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from tests import rows
+from tests.judged import timed, verdict_of
 from tune_jobs.config import SEARCHES, SweepConfig, resolve
 from tune_jobs.errors import UserError
+from tune_jobs.judging.search_cost import search_cost
 from tune_jobs.planning import rules, theory
 from tune_jobs.planning.known import Known, Proposal
 from tune_jobs.planning.search_plan import shares
@@ -237,3 +239,33 @@ def test_theory_tries_the_batch_sizes_about_its_prediction_alone() -> None:
 def test_what_a_way_cannot_work_with_is_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         resolve(None, asked)
+
+
+def test_what_each_rule_misses_is_told_once_an_answer_stands() -> None:
+    config = config_of("rules", base_learning_rate=4 * BEST)
+    made = [
+        replace(t, time_to_target_seconds=t.examples_to_target * COST[t.batch_size])
+        for t in search(config)
+        if t.examples_to_target
+    ]
+    (told,) = rules.after(config, known_of(made), 64)
+    assert told.startswith("Trusting one rule: square root: 64, ")
+    assert "linear: 32, 1 % over the best trial" in told
+
+
+def test_theory_tells_how_far_it_was() -> None:
+    (told,) = theory.after(config_of("theory"), known_of([]), 32)
+    assert told == "Theory predicted 54.8: 1.7 times off 32, of the few it tried."
+
+
+def test_the_search_tells_its_cost_and_what_trusting_its_best_trial_would_have_cost() -> None:
+    trials = [
+        rows.result(batch_size=size, time_to_target_seconds=t, examples_seen=900, train_seconds=9.0)
+        for size, t in ((16, 5.0), (32, 4.0))
+    ] + [rows.result(outcome="failed", time_to_target_seconds=None)]
+    verdict = verdict_of(timed({16: [4.0, 4.1, 3.9], 32: [5.0, 5.1, 4.9]}))
+    found = search_cost("tpe", "time", trials, verdict.per_batch_size)
+    assert found is not None
+    assert (found.trials, found.examples_seen, found.train_seconds) == (3, 1800, 18.0)
+    assert found.blind_batch_size == 32 and found.blind_regret == pytest.approx(0.25, abs=0.08)
+    assert "would have named 32" in found.sentence

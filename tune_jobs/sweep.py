@@ -142,15 +142,13 @@ def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[Bat
 def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """Stage 2, over once a confirm run stands in the store."""
     from tune_jobs.planning.confirm_plan import unbracketed
-    from tune_jobs.planning.ways import way_of
+    from tune_jobs.planning.ways import known_of, way_of
     from tune_jobs.tuning import stages
 
     if any(t.stage == "confirm" for t in job.store.read_trials()):
         return
     way = way_of(job.config)
-    for line in way.told(
-        job.config, sorted(stage.requests), stages.known_of(job.config, job.store)
-    ):
+    for line in way.told(job.config, sorted(stage.requests), known_of(job.config, job.store)):
         job.say(line)
     with heard(job, copy, "search", job.config.trials):
         stages.search(stage, job.allowance, resume=job.action.resume)
@@ -200,8 +198,7 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
 def bases_to_confirm(job: Job) -> dict[int, float]:
     """The model's base learning rates by batch size; none where a search's best trial counts."""
     from tune_jobs.planning import learning_rates
-    from tune_jobs.planning.ways import way_of
-    from tune_jobs.tuning.stages import known_of
+    from tune_jobs.planning.ways import known_of, way_of
 
     config, store = job.config, job.store
     if not way_of(config).modelled:

@@ -24,10 +24,9 @@ from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.planning.allowance import SEARCH as SEARCHED
-from tune_jobs.planning.known import Known, known_now
 from tune_jobs.planning.learning_rates import propose
 from tune_jobs.planning.search_plan import rungs_of
-from tune_jobs.planning.ways import way_of
+from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.training.device import EVALUATION_BATCH
@@ -151,16 +150,6 @@ def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], tri
     name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
     asked = Planned(config.name), races_of(config, stage.store), trials
     _fit(_fresh(stage, name, stage.shared(), *asked), trials)
-
-
-def known_of(
-    config: SweepConfig, store: SweepStore, profiles: Sequence[BatchSizeProfile] | None = None
-) -> Known:
-    """What the store holds that a proposal is made from."""
-    curves = store.read_measurements() if way_of(config).modelled else []
-    rows = store.read_trials(), curves
-    measured = store.read_noise_scale(), store.read_range_test()
-    return known_now(config, *rows, profiles or store.read_profiles(), *measured)
 
 
 def searched_next(
