@@ -22,10 +22,11 @@ from tune_jobs.uris import check_tracking_uri, shown
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
-SEARCHES = (STRUCTURED, "tpe", "random", "grid", "rules", "theory")
+SEARCHES = (STRUCTURED, "tpe", "random", "grid", "rules", "theory", "evolution")
 # lr(B) = lr(reference) x (B / reference)^p, by name
 SCALING_RULES = {"linear": 1.0, "square root": 0.5, "none": 0.0}
 SCHEDULERS = ("asha", "none", "hyperband", "median")
+PAIRED = ("time", "examples", "accuracy", "memory")  # that may be the second of a pair
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
 LARGEST_BATCH = 2**31 - 1
@@ -63,6 +64,10 @@ class SweepConfig:
     name: str = option("sweep", "Sweep", "name of the sweep and of its folder", flag=True)
     preset: str = option("quick", "Sweep", "quick (minutes on 2 cores) or full", flag=True)
     goal: str = option("time", "Sweep", "what is to be best: " + ", ".join(GOALS), flag=True)
+
+    second_goal: str | None = option(
+        None, "Sweep", "of a pair, for --search evolution: --goal time,memory"
+    )
 
     workload: str | None = option(
         None,
@@ -244,6 +249,8 @@ def resolve(
         raise unknown_name("preset", str(preset), PRESETS)
     suits = _suiting(str(given.get("data", SweepConfig.data)), preset)
     chosen = {**PRESETS[preset], **suits, **(known or {}), **given}
+    if isinstance(chosen.get("goal"), str) and "," in chosen["goal"]:
+        chosen["goal"], chosen["second_goal"] = chosen["goal"].split(",", 1)
     if "search" not in chosen and _ends_with_the_budget(chosen.get("recipe")):
         chosen["search"] = "tpe"
     config = replace(SweepConfig(), **chosen)
@@ -382,6 +389,13 @@ def validate(config: SweepConfig) -> None:
 
 def _validate_way(config: SweepConfig) -> None:
     """What only some ways to search take."""
+    if config.second_goal is not None:
+        _known("goal", config.second_goal, PAIRED)
+        if config.second_goal == config.goal or config.search != "evolution":
+            raise UserError(
+                f"--goal {config.goal},{config.second_goal} with --search {config.search}: a pair "
+                "of two goals is searched by evolution; give --search evolution, or one goal"
+            )
     low, high = RANGES["base_learning_rate"]
     for base in config.base_learning_rates:
         number = isinstance(base, (int, float)) and not isinstance(base, bool)

@@ -21,6 +21,7 @@ from tune_jobs.data.dataset import open_dataset
 from tune_jobs.data.places import names_a_place
 from tune_jobs.data.tables import Table
 from tune_jobs.errors import UserError
+from tune_jobs.planning.ways import way_of
 from tune_jobs.store import SweepStore
 
 BROUGHT = ("workload", "train", "lightning")  # each is model and data in one
@@ -96,6 +97,12 @@ def check_names(config: SweepConfig, *, importing: bool) -> None:
 
     Without `importing` a module of the user's own is looked for, and not run.
     """
+    missing = [name for name in way_of(config).needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--search {config.search} needs {' and '.join(missing)}, not installed here: "
+            f".venv/bin/uv pip install -c scripts/constraints.txt {' '.join(missing)}"
+        )
     if config.workload or config.own_loop:
         return
     module, _, function = config.model.partition(":")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning import learning_rates, rules, shares, theory
+from tune_jobs.planning import evolution, learning_rates, rules, shares, theory
 from tune_jobs.planning.known import Known, Proposal, known_now
 from tune_jobs.records import BatchSizeProfile
 from tune_jobs.store import SweepStore
@@ -29,6 +29,7 @@ class Way:
         shares: what it gives each batch size, for whoever reads the plan.
         modelled: one model of all batch sizes, made of their curves, names the rates to confirm,
             and the search goes on where a look asks for it.
+        needs: packages that are not installed by themselves.
         told: what is said before the first trial; `after` once a batch size to use is named.
     """
 
@@ -36,6 +37,7 @@ class Way:
     propose: Propose
     shares: str
     modelled: bool = False
+    needs: tuple[str, ...] = ()
     told: Callable[[SweepConfig, Sequence[int], Known], list[str]] = lambda *_: []
     after: Callable[[SweepConfig, Known, int | None], list[str]] = lambda *_: []
 
@@ -64,6 +66,13 @@ WAYS: dict[str, Way] = {
         "a trial by each scaling rule",
         told=rules.told,
         after=rules.after,
+    ),
+    "evolution": Way(
+        "CMA-ES over batch size and rate together; NSGA-II for a pair of goals",
+        evolution.propose,
+        "trials as its generations fall",
+        needs=("cmaes", "optuna"),
+        after=evolution.after,
     ),
     "theory": Way(
         "only batch sizes about the best that measuring predicts, sqrt(a B_crit / b)",
