@@ -100,7 +100,12 @@ class SweepConfig:
         flag=True,
     )
     data_dir: str = option(".data", "What to train", "folder that keeps data sets", flag=True)
-    optimizer: str = option("adam", "What to train", ", ".join(OPTIMIZERS), flag=True)
+    optimizer: str = option(
+        "adam",
+        "What to train",
+        ", ".join(OPTIMIZERS) + ", or several with commas, each with rates of its own",
+        flag=True,
+    )
     validation_examples: int = option(2000, "What to train", "carved from the training split")
     split_seed: int = option(0, "What to train", "seed of the validation split")
     workload_arguments: dict[str, Any] = field(

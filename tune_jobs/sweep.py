@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -62,12 +62,26 @@ def run(invocation: Invocation) -> int:
     if action.new_workload is not None:
         say(console, f"written; sweep it as it is: {new_workload.write(action.new_workload)}")
         return 0
-    config = preparing.configuration(invocation)
-    store = preparing.folder(config, action)
-    preparing.check_names(config, importing=not action.dry_run)
+    sweeps = []
+    for config in preparing.configurations(invocation):
+        sweeps.append((config, preparing.folder(config, action)))
+        preparing.check_names(config, importing=not action.dry_run)
+        if action.dry_run:
+            print_plan(config, console)
     if action.dry_run:
-        print_plan(config, console)
         return 0
+    for config, store in sweeps:
+        if len(sweeps) > 1:
+            say(console, f"optimizer {config.optimizer}:")
+        begin(config, store, action, console)
+    if len(sweeps) > 1 and action.only is None:
+        compare(sweeps, console)
+    return 0
+
+
+def begin(config: SweepConfig, store: SweepStore, action: Action, console: Console) -> None:
+    """One sweep, while no other driver has its folder."""
+    from tune_jobs import preparing
     from tune_jobs.holding import held
     from tune_jobs.tracking.of_sweep import reachable_uri
 
@@ -75,7 +89,19 @@ def run(invocation: Invocation) -> int:
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
         allowance = Allowance(config.minutes)
-        return sweep(Job(config, store, preparing.data(config), uri, console, action, allowance))
+        sweep(Job(config, store, preparing.data(config), uri, console, action, allowance))
+
+
+def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) -> None:
+    """Several optimizers' sweeps in one answer, kept beside each of their verdicts."""
+    from tune_jobs.reporting.answer import answer_of_sweep
+    from tune_jobs.reporting.optimizers import as_json, compared, print_comparison
+
+    found = compared(sweeps)
+    for _, store in sweeps:
+        store.write_text(store.optimizers, as_json(found))
+    judged = answer_of_sweep(*sweeps[0]).verdicts[0].quantity
+    print_comparison(found, judged, console)
 
 
 @dataclass(frozen=True)
@@ -95,7 +121,7 @@ class Job:
         say(self.console, line)
 
 
-def sweep(job: Job) -> int:
+def sweep(job: Job) -> None:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
     from tune_jobs.preparing import train_examples
     from tune_jobs.tracking.of_sweep import SweepCopy
@@ -122,7 +148,6 @@ def sweep(job: Job) -> int:
             job.say(f"the {config.minutes:g} minutes are used: this is the answer so far")
         lacks = conclude(job, copy, facts)
     print_places(places(store, job.uri, lacks), job.console)
-    return 0
 
 
 def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[BatchSizeProfile]:
