@@ -4,7 +4,7 @@
 
 Each is a whole sweep in a process of its own, the ways interleaved over the repeats. The truth is
 the best that any way found: the least median time to target of a confirmed batch size. `regret` is
-by what part a way's answer takes longer; `blind` the same of its best search trial's batch size, had
+by what part an answer takes longer; `blind` the same of the best search trial alone, had
 that been followed unconfirmed.
 """
 
