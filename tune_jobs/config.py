@@ -127,6 +127,11 @@ class SweepConfig:
     batch_sizes: tuple[int, ...] = option(
         (16, 32, 64, 128, 256, 512), "Search", "comma-separated", flag=True
     )
+    extends: bool = option(
+        True,
+        "Search",
+        "batch sizes are added beyond a leader at the edge; not where some are given",
+    )
     search: str = option(STRUCTURED, "Search", ", ".join(SEARCHES), flag=True)
     scheduler: str = option(
         "asha",
@@ -254,6 +259,7 @@ def resolve(
         raise unknown_name("preset", str(preset), PRESETS)
     suits = _suiting(str(given.get("data", SweepConfig.data)), preset)
     chosen = {**PRESETS[preset], **suits, **(known or {}), **given}
+    chosen.setdefault("extends", "batch_sizes" not in chosen)
     if isinstance(chosen.get("goal"), str) and "," in chosen["goal"]:
         chosen["goal"], chosen["second_goal"] = chosen["goal"].split(",", 1)
     if "search" not in chosen and _ends_with_the_budget(chosen.get("recipe")):

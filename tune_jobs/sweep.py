@@ -143,6 +143,7 @@ def sweep(job: Job) -> None:
     else:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
         search(job, stage, copy)
+        job, stage = widened(job, stage, copy, facts)
         confirm(job, stage, copy)
         if job.allowance.is_over():
             job.say(f"the {config.minutes:g} minutes are used: this is the answer so far")
@@ -180,6 +181,46 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     if not way.modelled:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
+
+
+def widened(
+    job: Job, stage: Stage, copy: SweepCopy, facts: Mapping[str, object]
+) -> tuple[Job, Stage]:
+    """While a leader at the edge may be beaten by the next batch size, measure and search that."""
+    from tune_jobs.measure.clock import chosen
+    from tune_jobs.planning.extending import TRIALS, next_size
+    from tune_jobs.planning.looks import searched
+    from tune_jobs.planning.ways import known_of, way_of
+    from tune_jobs.tuning import stages
+    from tune_jobs.tuning.measuring import profile_devices
+
+    confirmed = any(t.stage == "confirm" for t in job.store.read_trials())
+    while way_of(job.config).extends and not confirmed and not job.allowance.is_over(FURTHER):
+        config, store = job.config, job.store
+        known = known_of(config, store, stage.profiles)
+        most = min(config.budget_examples, int(str(facts["train_examples"])))
+        size = next_size(config, sorted(stage.requests), known, most)
+        if size is None:
+            break
+        job.say(f"{2 * size if size < max(config.batch_sizes) else size // 2} leads at the edge: "
+                f"{size} may be better, and is measured and tried")  # fmt: skip
+        cpus = config.cpus_per_trial
+        if not any(row.gpus for row in stage.profiles):  # as many threads as the others
+            cpus = f"{chosen(stage.profiles)[0].cpus:g}"
+        alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
+        rows = [*stage.profiles]
+        rows += profile_devices(alone, store, job.data_path, stage.cluster, job.say, beside=rows)
+        config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
+        store.write_config(config)
+        job, stage = replace(job, config=config), replace(stage, config=config)
+        if size not in {row.batch_size for row in chosen(rows)}:
+            break
+        stage = type(stage).of(config, store, job.data_path, stage.cluster, rows)
+        copy.profiles([row for row in rows if row.batch_size == size])
+        wanted = searched(store.read_trials()) + TRIALS
+        with heard(job, copy, "search", wanted):
+            stages.search_further(stage, job.allowance, (size,), wanted)
+    return job, stage
 
 
 def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:

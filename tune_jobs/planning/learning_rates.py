@@ -58,7 +58,11 @@ def propose(
         return Proposal(size, _inside(base, within), most[size], "where the model sees its best")
     if among:
         size = _least_known(among, found, known)
-        base = math.exp(_may_be_best(found[size], rates_of(size, known), chance))
+        new = not count_of(size, known)  # a first rate is the model's best guess
+        log = found[size].best()[0] if new else _may_be_best(
+            found[size], rates_of(size, known), chance
+        )  # fmt: skip
+        base = math.exp(log)
         return Proposal(size, _inside(base, within), most[size], "least known")
     if made % GUARD == GUARD - 1:
         size = min(sizes, key=lambda s: (counts[s], s))

@@ -29,6 +29,7 @@ class Way:
         shares: what it gives each batch size, for whoever reads the plan.
         modelled: one model of all batch sizes, made of their curves, names the rates to confirm,
             and the search goes on where a look asks for it.
+        extends: batch sizes are added beyond a leader at the edge.
         needs: packages that are not installed by themselves.
         told: what is said before the first trial; `after` once a batch size to use is named.
     """
@@ -37,6 +38,7 @@ class Way:
     propose: Propose
     shares: str
     modelled: bool = False
+    extends: bool = False
     needs: tuple[str, ...] = ()
     told: Callable[[SweepConfig, Sequence[int], Known], list[str]] = lambda *_: []
     after: Callable[[SweepConfig, Known, int | None], list[str]] = lambda *_: []
@@ -48,6 +50,7 @@ WAYS: dict[str, Way] = {
         learning_rates.propose,
         "a trial, and more while it may win",
         modelled=True,
+        extends=True,
     ),
     "tpe": Way(
         "HyperOpt's TPE for each batch size by itself",
