@@ -22,7 +22,9 @@ from tune_jobs.uris import check_tracking_uri, shown
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
-SEARCHES = (STRUCTURED, "tpe", "random", "grid")
+SCHEDULES = ("grow", "seesaw", "late-switch", "follow")  # run beside the batch size to use
+SEARCHES = (STRUCTURED, "tpe", "random", "grid", *SCHEDULES)
+BY_TARGET = ("time", "examples", "energy", "cost")  # goals that a run to the target is judged by
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
 LARGEST_BATCH = 2**31 - 1
@@ -195,6 +197,11 @@ class SweepConfig:
         return self.train or self.lightning
 
     @property
+    def structured(self) -> bool:
+        """Whether the fixed batch sizes are searched by the model of them all."""
+        return self.search in (STRUCTURED, *SCHEDULES)
+
+    @property
     def training(self) -> Recipe:
         """The recipe of all runs."""
         return recipe_of(self.recipe)
@@ -317,6 +324,7 @@ def validate(config: SweepConfig) -> None:
     _validate_recipe(config)
     _known("search", config.search, SEARCHES)
     _known("goal", config.goal, GOALS)
+    _validate_schedule(config)
     if not LIMITS_OF_A_NAME.fullmatch(config.name):
         raise UserError(
             f"--name {config.name!r}: a sweep's name is 1 to 80 letters, digits, '.', '_' and '-', "
@@ -373,10 +381,26 @@ def _validate_recipe(config: SweepConfig) -> None:
             f"--optimizer {config.optimizer}: where its learning rates lie is not known here; give "
             "base_learning_rate, the centre of the range at batch 256"
         )
-    if recipe.ends_with_the_budget and config.search == STRUCTURED:
+    if recipe.ends_with_the_budget and config.structured:
         raise UserError(
-            f"search {STRUCTURED!r} with [recipe] schedule {recipe.schedule!r}: such runs mean "
+            f"search {config.search!r} with [recipe] schedule {recipe.schedule!r}: such runs mean "
             "something only at their end, of which that search knows nothing; give --search tpe"
+        )
+
+
+def _validate_schedule(config: SweepConfig) -> None:
+    """A batch schedule is judged by what it takes to the target, in this project's own loop."""
+    if config.search not in SCHEDULES:
+        return
+    if config.own_loop:
+        raise UserError(
+            f"--search {config.search}: a loop of your own is given one batch size for a whole "
+            "run; take --search structured, or hand over a --workload"
+        )
+    if config.goal not in BY_TARGET:
+        raise UserError(
+            f"--search {config.search} with --goal {config.goal}: a schedule is judged by what it "
+            f"takes to the target; give --goal {' or '.join(BY_TARGET)}"
         )
 
 

@@ -24,12 +24,13 @@ from rich.console import Console
 
 from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import STRUCTURED, SweepConfig, to_be_kept
+from tune_jobs.config import SCHEDULES, SweepConfig, to_be_kept
 from tune_jobs.errors import Terminated, exit_status
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
 if TYPE_CHECKING:
+    from tune_jobs.planning.batch_schedules import Schedule
     from tune_jobs.records import BatchSizeProfile, ConfirmRun
     from tune_jobs.store import SweepStore
     from tune_jobs.tracking.of_sweep import SweepCopy
@@ -118,6 +119,8 @@ def sweep(job: Job) -> int:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
         search(job, stage, copy)
         confirm(job, stage, copy)
+        if config.search in SCHEDULES:
+            run_schedule(job, stage, copy)
         if job.allowance.is_over():
             job.say(f"the {config.minutes:g} minutes are used: this is the answer so far")
         lacks = conclude(job, copy, facts)
@@ -148,7 +151,7 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
         return
     with heard(job, copy, "search", job.config.trials):
         stages.search(stage, job.allowance, resume=job.action.resume)
-    if job.config.search != STRUCTURED:
+    if not job.config.structured:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
 
@@ -191,12 +194,51 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
     return searched(job.store.read_trials()) > searched(trials)
 
 
+def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
+    """Runs of a batch schedule beside those of the batch size to use, with the same seeds."""
+    from tune_jobs.planning.batch_schedules import schedule_runs
+    from tune_jobs.tuning import stages
+    from tune_jobs.tuning.planned import TRIES
+
+    used, schedule = scheduled(job)
+    if schedule is None:
+        return
+    if schedule.told:
+        job.say(schedule.told)
+
+    def plan() -> list[ConfirmRun]:
+        over = job.allowance.is_over()
+        return [] if over else schedule_runs(job.config, schedule, job.store.read_trials(), used)
+
+    made, first = sum(bool(t.schedule) for t in job.store.read_trials()), plan()
+    if first or job.action.resume:
+        with heard(job, copy, "schedule", made + len(first)):
+            most = TRIES * job.config.seeds
+            stages.confirm(stage, plan, most, resume=job.action.resume, named=stages.SCHEDULE)
+
+
+def scheduled(job: Job) -> tuple[int | None, Schedule | None]:
+    """The batch size to use, and the schedule beside it; None where there is nothing to judge it
+    against, which is told."""
+    from tune_jobs.planning.batch_schedules import NOTHING_BESIDE, given_by, schedule_known
+    from tune_jobs.planning.looks import last_look
+
+    config, store = job.config, job.store
+    look, trials = last_look(store.read_looks()), store.read_trials()
+    used = look.used if look else None
+    given = given_by(config, trials, used, store.read_profiles(), store.read_noise_scale())
+    if given is None:
+        job.say(NOTHING_BESIDE.format(config.search))
+        return used, None
+    return used, schedule_known(given, config.search, trials)
+
+
 def bases_to_confirm(job: Job) -> dict[int, float]:
     """The model's base learning rates by batch size; none where a search's best trial counts."""
     from tune_jobs.planning import learning_rates
 
     config, store = job.config, job.store
-    if config.search != STRUCTURED:
+    if not config.structured:
         return {}
     rows = store.read_trials(), store.read_measurements(), store.read_profiles()
     known = learning_rates.known_now(config, *rows)

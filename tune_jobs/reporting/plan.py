@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tune_jobs.config import STRUCTURED, SweepConfig, to_toml
+from tune_jobs.config import SCHEDULES, SweepConfig, to_toml
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of, shares
 
 
@@ -18,7 +18,7 @@ def plan_lines(config: SweepConfig) -> list[str]:
     """Where learning rates are searched and races decide, then one line for each batch size."""
     within = learning_rate_range(config)
     rungs = ", ".join(map(str, rungs_of(config)))
-    equal = config.search != STRUCTURED
+    equal = not config.structured
     trials = {
         size: f"{count} trials" if equal else "a trial, and more while it may win"
         for size, count in shares(config.trials, config.batch_sizes).items()
@@ -31,4 +31,12 @@ def plan_lines(config: SweepConfig) -> list[str]:
             f"{config.gpus_per_trial} GPU"
             for size, told in trials.items()
         ),
+        *(_of_schedule(config) if config.search in SCHEDULES else ()),
+    ]
+
+
+def _of_schedule(config: SweepConfig) -> list[str]:
+    return [
+        f"then {config.search}: runs of that batch schedule, with the seeds of the batch size to "
+        f"use (at most {config.seeds}), each ended at the target"
     ]

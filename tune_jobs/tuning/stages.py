@@ -19,7 +19,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tune_jobs.config import STRUCTURED, SweepConfig
+from tune_jobs.config import SweepConfig
 from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.planning.allowance import FURTHER, Allowance
@@ -55,7 +55,7 @@ logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERRO
 for name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
-SEARCH, CONFIRM = "search", "confirm"
+SEARCH, CONFIRM, SCHEDULE = "search", "confirm", "schedule"
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 # Of all trials together, at the most: Tune saves its whole state at each.
 CHECKPOINTS_A_SECOND = 4.0
@@ -163,7 +163,7 @@ def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], tri
 
 def searcher_of(config: SweepConfig, sizes: tuple[int, ...]) -> Searcher:
     """The model's own, or equal shares for each batch size's own search."""
-    if config.search == STRUCTURED:
+    if config.structured:
         return Planned(config.name)
     within = learning_rate_range(config)
     return BatchSizeShares(
@@ -207,10 +207,15 @@ def searched_next(
 
 
 def confirm(
-    stage: Stage, plan: Callable[[], list[ConfirmRun]], most_runs: int, *, resume: bool
+    stage: Stage,
+    plan: Callable[[], list[ConfirmRun]],
+    most_runs: int,
+    *,
+    resume: bool,
+    named: str = CONFIRM,
 ) -> None:
     """Make the runs of a plan, asked again after each, until it has none; their rows are in the
-    store when this returns.
+    store when this returns, of the stage that is `named`.
 
     With `resume` the runs that an earlier driver left unfinished are taken up, from their
     checkpoints.
@@ -226,12 +231,12 @@ def confirm(
         evaluation_threads=_evaluation_threads(stage.profiles, base.requests.alone),
         began_at=time.time(),
     )
-    done = _experiments(stage, CONFIRM)
-    tuner = _restored(stage, f"{CONFIRM}-{done}", shared) if resume and done else None
+    done = _experiments(stage, named)
+    tuner = _restored(stage, f"{named}-{done}", shared) if resume and done else None
     if tuner is not None:
         _fit(tuner, most_runs)
     if plan():
-        name, runs = f"{CONFIRM}-{done + 1}", Planned(stage.config.name)
+        name, runs = f"{named}-{done + 1}", Planned(stage.config.name)
         _fit(_fresh(stage, name, shared, runs, FIFOScheduler(), most_runs), most_runs)
 
 
