@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests import rows
 from tests.judged import run_of, runs_of, verdict_of
-from tune_jobs.config import SCHEDULES, SweepConfig, resolve
+from tune_jobs.config import PBT, SCHEDULES, SweepConfig, resolve
 from tune_jobs.errors import UserError
 from tune_jobs.judging.judging import Scheduled
 from tune_jobs.judging.policy import Policy
@@ -30,13 +30,11 @@ from tune_jobs.judging.schedules import judge_schedule
 from tune_jobs.planning.batch_schedules import (
     WAYS,
     Given,
-    given_by,
-    schedule_known,
     schedule_of,
-    schedule_runs,
 )
 from tune_jobs.planning.confirm_plan import best_rates, next_runs
 from tune_jobs.planning.looks import confirm_runs, searched
+from tune_jobs.planning.schedule_runs import given_by, runs_missing, schedule_known
 from tune_jobs.reading.sweep_runs import runs_of_sweep, scheduled_runs
 from tune_jobs.records import NoiseScale, TargetRun, TrialResult
 from tune_jobs.reporting.plan import plan_lines
@@ -70,7 +68,7 @@ def sizes(segments: Sequence[Segment]) -> list[int]:
     return [segment.batch_size for segment in segments]
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", WAYS)
 @given(
     at=st.integers(0, 3),
     needed=st.floats(1, 1e7),
@@ -95,7 +93,7 @@ def test_every_schedule_keeps_the_contract(
 
 
 def test_every_schedule_that_can_be_asked_for_is_known() -> None:
-    assert tuple(WAYS) == SCHEDULES
+    assert (*WAYS, PBT) == SCHEDULES
 
 
 def test_grow_doubles_the_batch_at_the_cuts_of_a_step_schedule_and_keeps_the_rate() -> None:
@@ -174,15 +172,15 @@ def test_the_runs_of_a_schedule_have_the_seeds_of_the_batch_size_to_use() -> Non
     trials = [fixed(seed) for seed in (1, 2, 3)]
     known = given_by(CONFIG, trials, 32, PROFILES)
     assert known is not None and known.fitting == CONFIG.batch_sizes
-    schedule = schedule_known(known, "grow", trials)
-    runs = schedule_runs(CONFIG, schedule, trials, 32)
+    schedule = schedule_known(CONFIG, known, trials)
+    runs = runs_missing(CONFIG, schedule, trials, known)
     assert [(r.seed, r.batch_size, r.learning_rate) for r in runs] == [
         (seed, 32, 0.0016) for seed in (1, 2, 3)
     ]
     assert {r.most_examples for r in runs} == {6144} and not any(r.whole for r in runs)
     text = runs[0].schedule or ""
     made = [*trials, of_schedule(1, text), of_schedule(2, text, outcome="failed")]
-    assert [r.seed for r in schedule_runs(CONFIG, schedule, made, 32)] == [2, 3]
+    assert [r.seed for r in runs_missing(CONFIG, schedule, made, known)] == [2, 3]
 
 
 def test_a_schedule_that_was_run_stays_as_it_is_when_further_seeds_come() -> None:
@@ -190,7 +188,7 @@ def test_a_schedule_that_was_run_stays_as_it_is_when_further_seeds_come() -> Non
     trials = [fixed(1), replace(fixed(2), examples_to_target=5000), of_schedule(1, text)]
     known = given_by(CONFIG, trials, 32, PROFILES)
     assert known is not None
-    assert as_text(schedule_known(known, "grow", trials).segments) == text
+    assert as_text(schedule_known(CONFIG, known, trials).segments) == text
 
 
 def test_without_a_batch_size_that_reaches_the_target_there_is_nothing_to_judge_against() -> None:

@@ -22,7 +22,8 @@ from tune_jobs.uris import check_tracking_uri, shown
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
-SCHEDULES = ("grow", "seesaw", "late-switch", "follow")  # run beside the batch size to use
+PBT = "pbt"  # population based training: its best member's schedule
+SCHEDULES = ("grow", "seesaw", "late-switch", "follow", PBT)  # run beside the batch size to use
 SEARCHES = (STRUCTURED, "tpe", "random", "grid", *SCHEDULES)
 BY_TARGET = ("time", "examples", "energy", "cost")  # goals that a run to the target is judged by
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
@@ -118,6 +119,9 @@ class SweepConfig:
     )
     search: str = option(STRUCTURED, "Search", ", ".join(SEARCHES), flag=True)
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
+    population: int | None = option(
+        None, "Search", "members of --search pbt, of the trials; default half of them, 8 at most"
+    )
     target: float = option(
         0.93, "Search", "validation metric to reach; default by workload", flag=True
     )
@@ -200,6 +204,13 @@ class SweepConfig:
     def structured(self) -> bool:
         """Whether the fixed batch sizes are searched by the model of them all."""
         return self.search in (STRUCTURED, *SCHEDULES)
+
+    @property
+    def members(self) -> int:
+        """How many of the trials are members of a population."""
+        if self.search != PBT:
+            return 0
+        return min(8, self.trials // 2) if self.population is None else self.population
 
     @property
     def training(self) -> Recipe:
@@ -341,6 +352,12 @@ def validate(config: SweepConfig) -> None:
         raise UserError("[data_arguments] are of --data; --workload brings its own data")
     if config.workload_arguments and not config.workload:
         raise UserError("[workload_arguments] are of --workload's function; name it as well")
+    if config.trials - config.members < len(config.batch_sizes) <= config.trials:
+        raise UserError(
+            f"--trials {config.trials} with a population of {config.members} leaves "
+            f"{config.trials - config.members} for {len(config.batch_sizes)} batch sizes: each "
+            "needs at least one; raise --trials, or set a smaller population in the TOML"
+        )
     if config.trials < len(config.batch_sizes):
         raise UserError(
             f"--trials {config.trials} is fewer than the {len(config.batch_sizes)} batch sizes: "
@@ -392,6 +409,11 @@ def _validate_schedule(config: SweepConfig) -> None:
     """A batch schedule is judged by what it takes to the target, in this project's own loop."""
     if config.search not in SCHEDULES:
         return
+    if config.search == PBT and config.members < 2:
+        raise UserError(
+            f"population {config.members}: a population has 2 members at the least; raise it, or "
+            "--trials"
+        )
     if config.own_loop:
         raise UserError(
             f"--search {config.search}: a loop of your own is given one batch size for a whole "
@@ -435,6 +457,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "str | None": (str, type(None)),
     "float | None": (float, int, type(None)),
+    "int | None": (int, type(None)),
     "tuple[int, ...]": (tuple,),
     "dict[str, Any]": (dict,),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STAGES = ("measure", "search", "confirm", "schedule")
+STAGES = ("measure", "search", "confirm", "schedule", "pbt")
 OUTCOMES = ("finished", "stopped", "diverged", "out_of_memory", "failed")
 
 
@@ -160,8 +160,9 @@ class TrialResult:
     Attributes:
         schedule: of a run whose batch size and learning rate change on the way: its segments, as
             `0:32@0.0016 1536:64@0.0016` (from which example on, the batch size, the rate); None
-            for one fixed batch size. Such a row has the stage `schedule`, the batch size and rate
-            that it is judged against, and says nothing of that batch size.
+            for one fixed batch size. Such a row says nothing of a fixed batch size. Of the stage
+            `schedule` it has the batch size and rate that it is judged against, of the stage `pbt`
+            (a member of a population) those that it trained with last.
         learning_rate: the rate the optimizer used; `base_learning_rate` is that rate carried to
             the reference batch of 256 by the optimizer's scaling rule.
         examples_to_target: examples seen when the validation metric first reached `target`, or None

@@ -24,13 +24,13 @@ from rich.console import Console
 
 from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import SCHEDULES, SweepConfig, to_be_kept
+from tune_jobs.config import PBT, SCHEDULES, SweepConfig, to_be_kept
 from tune_jobs.errors import Terminated, exit_status
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
 if TYPE_CHECKING:
-    from tune_jobs.planning.batch_schedules import Schedule
+    from tune_jobs.planning.batch_schedules import Given
     from tune_jobs.records import BatchSizeProfile, ConfirmRun
     from tune_jobs.store import SweepStore
     from tune_jobs.tracking.of_sweep import SweepCopy
@@ -119,6 +119,8 @@ def sweep(job: Job) -> int:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
         search(job, stage, copy)
         confirm(job, stage, copy)
+        if config.search == PBT:
+            evolve(job, stage, copy)
         if config.search in SCHEDULES:
             run_schedule(job, stage, copy)
         if job.allowance.is_over():
@@ -149,7 +151,7 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
 
     if any(t.stage == "confirm" for t in job.store.read_trials()):
         return
-    with heard(job, copy, "search", job.config.trials):
+    with heard(job, copy, "search", job.config.trials - job.config.members):
         stages.search(stage, job.allowance, resume=job.action.resume)
     if not job.config.structured:
         for line in unbracketed(job.config, job.store.read_trials()):
@@ -194,43 +196,51 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
     return searched(job.store.read_trials()) > searched(trials)
 
 
+def evolve(job: Job, stage: Stage, copy: SweepCopy) -> None:
+    """The population of `--search pbt`, unless its rows stand already."""
+    from tune_jobs.planning.population import members_of
+    from tune_jobs.tuning import population
+
+    config, given = job.config, given_now(job)
+    made = sum(t.stage == "pbt" for t in job.store.read_trials())
+    if given is None or made >= config.members or job.allowance.is_over():
+        return
+    members = members_of(config, given, bases_to_confirm(job))
+    with heard(job, copy, "pbt", len(members)):
+        population.evolve(stage, given, members, job.say, resume=job.action.resume)
+
+
 def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """Runs of a batch schedule beside those of the batch size to use, with the same seeds."""
-    from tune_jobs.planning.batch_schedules import schedule_runs
+    from tune_jobs.planning.schedule_runs import runs_made, runs_missing, schedule_known
     from tune_jobs.tuning import stages
     from tune_jobs.tuning.planned import TRIES
 
-    used, schedule = scheduled(job)
-    if schedule is None:
-        return
+    config, given = job.config, given_now(job)
+    schedule = schedule_known(config, given, job.store.read_trials())
     if schedule.told:
         job.say(schedule.told)
 
     def plan() -> list[ConfirmRun]:
-        over = job.allowance.is_over()
-        return [] if over else schedule_runs(job.config, schedule, job.store.read_trials(), used)
+        if given is None or job.allowance.is_over():
+            return []
+        return runs_missing(config, schedule, job.store.read_trials(), given)
 
-    made, first = sum(bool(t.schedule) for t in job.store.read_trials()), plan()
-    if first or job.action.resume:
+    made, first = len(runs_made(job.store.read_trials())), plan()
+    if first or (made and job.action.resume):
         with heard(job, copy, "schedule", made + len(first)):
-            most = TRIES * job.config.seeds
+            most = TRIES * config.seeds
             stages.confirm(stage, plan, most, resume=job.action.resume, named=stages.SCHEDULE)
 
 
-def scheduled(job: Job) -> tuple[int | None, Schedule | None]:
-    """The batch size to use, and the schedule beside it; None where there is nothing to judge it
-    against, which is told."""
-    from tune_jobs.planning.batch_schedules import NOTHING_BESIDE, given_by, schedule_known
+def given_now(job: Job) -> Given | None:
+    """What the rows give for a batch schedule beside the batch size to use."""
     from tune_jobs.planning.looks import last_look
+    from tune_jobs.planning.schedule_runs import given_by
 
-    config, store = job.config, job.store
-    look, trials = last_look(store.read_looks()), store.read_trials()
-    used = look.used if look else None
-    given = given_by(config, trials, used, store.read_profiles(), store.read_noise_scale())
-    if given is None:
-        job.say(NOTHING_BESIDE.format(config.search))
-        return used, None
-    return used, schedule_known(given, config.search, trials)
+    store, look = job.store, last_look(job.store.read_looks())
+    measured = store.read_profiles(), store.read_noise_scale()
+    return given_by(job.config, store.read_trials(), look.used if look else None, *measured)
 
 
 def bases_to_confirm(job: Job) -> dict[int, float]:

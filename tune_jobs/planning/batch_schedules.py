@@ -19,22 +19,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
-from statistics import median
 
-from tune_jobs.config import SweepConfig
-from tune_jobs.measure.clock import feasible
 from tune_jobs.measure.noise_scale import AVERAGE
-from tune_jobs.planning.confirm_plan import LONGEST_UNSEEN
-from tune_jobs.reading.sweep_runs import runs_to_judge
-from tune_jobs.records import BatchSizeProfile, ConfirmRun, NoiseScale, TrialResult
+from tune_jobs.records import NoiseScale
 from tune_jobs.training.scaling import scaling_of
-from tune_jobs.training.segments import Segment, as_text, segments_of
+from tune_jobs.training.segments import Segment
 
 CUTS = (1 / 2, 3 / 4)  # of the examples to target: where a step schedule would cut the rate
 LATE, LARGEST = 3 / 4, 8  # when the switch comes, and to how many times the batch at the most
-NOTHING_BESIDE = "{} is left out: no batch size is known to reach the target"
 FEWEST_POINTS = 2  # of the noise scale along a run, below which nothing can be followed
 
 
@@ -72,73 +66,6 @@ def schedule_of(name: str, given: Given) -> Schedule:
     return WAYS[name](given)
 
 
-def given_by(
-    config: SweepConfig,
-    trials: Sequence[TrialResult],
-    used: int | None,
-    profiles: Sequence[BatchSizeProfile] = (),
-    noise: Sequence[NoiseScale] = (),
-) -> Given | None:
-    """What the rows give for the batch size to use; None where most of its runs missed the target,
-    or there are none."""
-    fixed = fixed_runs(trials, used)
-    needed = median([t.examples_to_target or math.inf for t in fixed]) if fixed else math.inf
-    if used is None or not math.isfinite(needed):
-        return None
-    fitting = feasible(profiles)
-    refused = {p.batch_size: p.reason or p.outcome for p in profiles}
-    return Given(
-        used,
-        fixed[0].learning_rate,
-        needed,
-        config.optimizer,
-        tuple(size for size in fitting if size in config.batch_sizes),
-        {size: reason for size, reason in refused.items() if size not in fitting},
-        noise,
-    )
-
-
-def fixed_runs(trials: Sequence[TrialResult], used: int | None) -> list[TrialResult]:
-    """The confirm runs of the batch size to use, one of each seed, by seed."""
-    of = [t for t in runs_to_judge(trials) if t.batch_size == used and t.stage == "confirm"]
-    return sorted(of, key=lambda t: t.seed)
-
-
-def schedule_known(given: Given, name: str, trials: Sequence[TrialResult]) -> Schedule:
-    """The named schedule; the one that was run already, where there is one of the same batch size
-    and rate: further runs of the fixed one would else change it."""
-    before = [
-        t
-        for t in trials
-        if t.schedule and (t.batch_size, t.learning_rate) == (given.batch_size, given.learning_rate)
-    ]
-    found = schedule_of(name, given)
-    if not before or before[-1].schedule is None:
-        return found
-    return replace(found, segments=segments_of(before[-1].schedule))
-
-
-def schedule_runs(
-    config: SweepConfig, schedule: Schedule, trials: Sequence[TrialResult], used: int | None
-) -> list[ConfirmRun]:
-    """The runs of a schedule that are missing: the seeds of the batch size to use, each ended in
-    vain once it has seen LONGEST_UNSEEN times what that takes."""
-    fixed, text = fixed_runs(trials, used), as_text(schedule.segments)
-    made = {t.seed for t in trials if t.schedule == text and t.outcome != "failed"}
-    if not fixed or not schedule.segments:
-        return []
-    needed = median([t.examples_to_target or config.budget_examples for t in fixed])
-    most = min(config.budget_examples, math.ceil(LONGEST_UNSEEN * needed))
-    return [
-        ConfirmRun(
-            t.batch_size, t.base_learning_rate, t.learning_rate, t.seed, most,
-            alone=bool(t.alone), schedule=text,
-        )
-        for t in fixed
-        if t.seed not in made
-    ]  # fmt: skip
-
-
 def grow(given: Given) -> Schedule:
     return _doubled("grow", given, 1.0)
 
@@ -165,8 +92,7 @@ def late_switch(given: Given) -> Schedule:
     most = LARGEST * given.batch_size
     large = max((s for s in given.fitting if given.batch_size < s <= most), default=None)
     if large is None:
-        why = f"late-switch is left out: {_why_not(2 * given.batch_size, given)}"
-        return Schedule("late-switch", (), why)
+        return left_out("late-switch", _why_not(2 * given.batch_size, given))
     at = math.ceil(LATE * given.examples_to_target)
     return _scheduled("late-switch", [_first(given), Segment(at, large, given.learning_rate)])
 
@@ -176,10 +102,9 @@ def follow(given: Given) -> Schedule:
     if len(points) < FEWEST_POINTS or average is None:
         reasons = {n.reason for n in given.noise if not n.useful and n.reason}
         why = f" ({'; '.join(sorted(reasons))})" if reasons else ""
-        return Schedule(
+        return left_out(
             "follow",
-            (),
-            f"follow is left out: the noise scale is known at {len(points)} points of a run, and "
+            f"the noise scale is known at {len(points)} points of a run, and "
             f"{FEWEST_POINTS} are needed{why}; set noise_scale = true and raise profile_seconds in "
             "the TOML, or take --search grow, which needs none",
         )
@@ -234,17 +159,28 @@ def _why_not(size: int, given: Given) -> str:
 
 
 def _scheduled(name: str, segments: Sequence[Segment], told: str | None = None) -> Schedule:
-    """Segments that change nothing, or would begin where the last one did, are left out."""
-    changing = list(segments[:1])
+    kept = changing(segments)
+    if len(kept) > 1:
+        return Schedule(name, kept, told)
+    if told:
+        return Schedule(name, (), told)
+    return left_out(name, f"it stays at batch size {segments[0].batch_size} all along")
+
+
+def left_out(name: str, why: str) -> Schedule:
+    """No schedule, and the reason."""
+    return Schedule(name, (), f"{name} is left out: {why}")
+
+
+def changing(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Those that change nothing, or would begin where the last one did, left out."""
+    kept = list(segments[:1])
     for segment in segments[1:]:
-        last = changing[-1]
+        last = kept[-1]
         same = (segment.batch_size, segment.learning_rate) == (last.batch_size, last.learning_rate)
         if not same and segment.from_examples > last.from_examples:
-            changing.append(segment)
-    if len(changing) > 1:
-        return Schedule(name, tuple(changing), told)
-    always = f"{name} is left out: it stays at batch size {segments[0].batch_size} all along"
-    return Schedule(name, (), told or always)
+            kept.append(segment)
+    return tuple(kept)
 
 
 WAYS: dict[str, Callable[[Given], Schedule]] = {

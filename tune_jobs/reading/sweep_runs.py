@@ -81,7 +81,8 @@ def scheduled_runs(
 ) -> list[TargetRun]:
     """The runs of a batch schedule at the sweep's target, one of each seed. No other function here
     gives any: they say nothing of a fixed batch size."""
-    usable = (t for t in trials if t.schedule == schedule and t.outcome != "failed")
+    of = (t for t in trials if t.stage == "schedule" and t.schedule == schedule)
+    usable = [t for t in of if t.outcome != "failed"]
     of_seed = {t.seed: t for t in sorted(usable, key=lambda t: t.examples_seen)}
     return [_own_target(t, config.workload_name, None, config.unit) for t in of_seed.values()]
 

@@ -17,8 +17,8 @@ from tune_jobs.formatting import learning_rate, target_name
 from tune_jobs.judging.judging import Scheduled, is_at, judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.planning import search_plan
-from tune_jobs.planning.batch_schedules import NOTHING_BESIDE, given_by, schedule_known
 from tune_jobs.planning.looks import last_look, open_looks
+from tune_jobs.planning.schedule_runs import given_by, schedule_known
 from tune_jobs.reading.sweep_runs import runs_of_sweep, scheduled_runs, searched_runs
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import (
@@ -139,12 +139,10 @@ def scheduled_of(
     if config.search not in SCHEDULES or look is None:
         return None
     given = given_by(config, trials, look.used, profiles, noise)
-    if given is None:
-        return Scheduled(config.search, None, NOTHING_BESIDE.format(config.search), look.used)
-    found = schedule_known(given, config.search, trials)
+    found = schedule_known(config, given, trials)
     text = as_text(found.segments) or None
     runs = scheduled_runs(config, trials, text) if text else []
-    return Scheduled(found.name, text, found.told, given.batch_size, tuple(runs))
+    return Scheduled(found.name, text, found.told, look.used, tuple(runs))
 
 
 def resume(config: SweepConfig) -> str:

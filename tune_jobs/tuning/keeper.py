@@ -231,6 +231,8 @@ def of_metric(metric: str, result: dict[str, Any]) -> dict[str, Any]:
 
 def readable_name(config: dict[str, Any]) -> str:
     """`b128-lr0.002-s1`: batch size, learning rate, seed; `schedule-` before it of a schedule that
-    begins so."""
+    begins so. `member3` of a population."""
+    if "member" in config:
+        return f"member{config['member']}"
     what = "schedule-" if config.get("schedule") else ""
     return what + f"b{config['batch_size']}-lr{config['learning_rate']:.2g}-s{config['seed']}"

@@ -56,11 +56,12 @@ class Requests:
 
     def of(self, asked: Mapping[str, Any]) -> TrialRequest:
         """The request of the trial of a configuration; of a batch schedule what its most
-        demanding batch size needs."""
+        demanding batch size needs, of a member of a population what any may need."""
         of = self.alone if asked.get("alone") else self.beside
-        if not asked.get("schedule"):
+        if not asked.get("schedule") and "member" not in asked:
             return of[asked["batch_size"]]
-        sizes = {segment.batch_size for segment in segments_of(asked["schedule"])}
+        sizes = {segment.batch_size for segment in segments_of(asked.get("schedule") or "")}
+        sizes = set(of) if "member" in asked else sizes
         return max(
             (of[s] for s in sorted(sizes)), key=lambda r: (r.gpus, r.cpus, r.memory_mib or 0)
         )

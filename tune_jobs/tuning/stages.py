@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import tune
@@ -131,7 +132,7 @@ class Stage:
 
 def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
     """Search over the batch sizes that fit; the records are in the store when this returns."""
-    config = stage.config
+    config = replace(stage.config, trials=stage.config.trials - stage.config.members)
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
     plan = partial(searched_next, config, stage.store, stage.profiles, sizes)
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(SEARCHED) else plan(under_way)
@@ -141,9 +142,9 @@ def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
         stage.store, goal=config.compared_by, mode=config.mode,
     )  # fmt: skip
     samples = config.trials + (RESCUES + BRACKETS) * len(sizes)
-    tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
-    tuner = tuner or _fresh(stage, SEARCH, stage.shared(), searcher, races, samples)
-    _fit(tuner, samples)
+    tuner = restored(stage, SEARCH, stage.shared()) if resume else None
+    tuner = tuner or fresh(stage, SEARCH, stage.shared(), searcher, races, samples)
+    fit(tuner, samples)
 
 
 def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], trials: int) -> None:
@@ -158,7 +159,7 @@ def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], tri
         stage.store, goal=config.compared_by, mode=config.mode,
     )  # fmt: skip
     name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
-    _fit(_fresh(stage, name, stage.shared(), Planned(config.name), races, trials), trials)
+    fit(fresh(stage, name, stage.shared(), Planned(config.name), races, trials), trials)
 
 
 def searcher_of(config: SweepConfig, sizes: tuple[int, ...]) -> Searcher:
@@ -232,12 +233,12 @@ def confirm(
         began_at=time.time(),
     )
     done = _experiments(stage, named)
-    tuner = _restored(stage, f"{named}-{done}", shared) if resume and done else None
+    tuner = restored(stage, f"{named}-{done}", shared) if resume and done else None
     if tuner is not None:
-        _fit(tuner, most_runs)
+        fit(tuner, most_runs)
     if plan():
         name, runs = f"{named}-{done + 1}", Planned(stage.config.name)
-        _fit(_fresh(stage, name, shared, runs, FIFOScheduler(), most_runs), most_runs)
+        fit(fresh(stage, name, shared, runs, FIFOScheduler(), most_runs), most_runs)
 
 
 def _evaluation_threads(
@@ -300,7 +301,7 @@ def _experiments(stage: Stage, name: str) -> int:
     return count
 
 
-def _restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | None:
+def restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | None:
     """The experiment as an earlier driver left it, or None where there is none."""
     path, filesystem = stage.store.ray_storage()
     if not tune.Tuner.can_restore(f"{path}/{name}", filesystem):
@@ -313,23 +314,32 @@ def _restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | N
     )
 
 
-def _fresh(
+def fresh(
     stage: Stage,
     name: str,
     shared: SharedByTrials,
-    searcher: Searcher,
+    searcher: Searcher | None,
     scheduler: TrialScheduler,
     samples: int,
+    *,
+    keep: int = 1,
+    space: dict[str, Any] | None = None,
 ) -> tune.Tuner:
+    """An experiment of so many trials of a searcher, or, of all in a `space`; `keep` checkpoints
+    of each."""
     keeper = RecordKeeper(
         stage.config, stage.store, stage.profiles, shared.requests, name.split("-")[0]
     )
     path, filesystem = stage.store.ray_storage()
     return tune.Tuner(
         _trainable(shared),
+        param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=samples,
-            max_concurrent_trials=at_once(shared.requests.beside.values(), stage.cluster),
+            # All of a space are there at once, and wait for room: else Ray would not compare them.
+            max_concurrent_trials=None
+            if searcher is None
+            else at_once(shared.requests.beside.values(), stage.cluster),
             reuse_actors=True,
             search_alg=searcher,
             scheduler=scheduler,
@@ -343,7 +353,7 @@ def _fresh(
             callbacks=[keeper, Waiting(stage.config.name), Leaving(stage.config.name)],
             # At the end of a trial it makes Tune save its state: no ended trial is run again.
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1, checkpoint_at_end=samples <= MANY_TRIALS
+                num_to_keep=keep, checkpoint_at_end=samples <= MANY_TRIALS
             ),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=2),
@@ -352,7 +362,7 @@ def _fresh(
     )
 
 
-def _fit(tuner: tune.Tuner, samples: int) -> None:
+def fit(tuner: tune.Tuner, samples: int) -> None:
     state_seconds = max(STATE_SECONDS, STATE_SECONDS * samples / MANY_TRIALS)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", f"{state_seconds:g}")
     with warnings.catch_warnings(), _interruptible():
