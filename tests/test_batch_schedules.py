@@ -209,7 +209,7 @@ def test_rows_with_a_schedule_are_no_rows_of_a_fixed_batch_size() -> None:
 
 
 def test_a_dry_run_tells_of_the_schedule() -> None:
-    assert "then grow: runs of that batch schedule" in plan_lines(CONFIG)[-1]
+    assert "then grow's batch schedule: runs with the seeds" in plan_lines(CONFIG)[-1]
     assert len(plan_lines(replace(CONFIG, search="structured"))) == len(plan_lines(CONFIG)) - 1
 
 

@@ -29,7 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BAD = [
     ({"optimizer": "adm"}, "Did you mean 'adam'"),
-    ({"search": "tpee"}, "known: follow, grid, grow, late-switch, random, seesaw, structured, tpe"),
+    (
+        {"search": "tpee"},
+        "known: follow, grid, grow, late-switch, pbt, random",
+    ),
     ({"goal": "speed"}, "known:"),
     ({"preset": "quik"}, "Did you mean 'quick'"),
     ({"batch_sizes": (16, 0)}, "0 is not a positive integer"),

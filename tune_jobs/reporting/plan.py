@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tune_jobs.config import SCHEDULES, SweepConfig, to_toml
+from tune_jobs.config import PBT, SCHEDULES, SweepConfig, to_toml
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of, shares
 
 
@@ -21,7 +21,7 @@ def plan_lines(config: SweepConfig) -> list[str]:
     equal = not config.structured
     trials = {
         size: f"{count} trials" if equal else "a trial, and more while it may win"
-        for size, count in shares(config.trials, config.batch_sizes).items()
+        for size, count in shares(config.trials - config.members, config.batch_sizes).items()
     }
     return [
         f"base learning rate {within.low:.2g} to {within.high:.2g} (at batch 256); races decide at "
@@ -36,7 +36,18 @@ def plan_lines(config: SweepConfig) -> list[str]:
 
 
 def _of_schedule(config: SweepConfig) -> list[str]:
+    """What is run once the batch size to use is known."""
+    whose = f"{config.search}'s batch schedule"
+    told = []
+    if config.search == PBT:
+        whose = "the best member's batch schedule"
+        told.append(
+            f"then a population of {config.members}: each begins at a batch size's best rate, and "
+            "the last quarter goes on from the first's weights; more than run at once take turns, "
+            "which is slower"
+        )
     return [
-        f"then {config.search}: runs of that batch schedule, with the seeds of the batch size to "
-        f"use (at most {config.seeds}), each ended at the target"
+        *told,
+        f"then {whose}: runs with the seeds of the batch size to use (at most {config.seeds}), "
+        "each ended at the target",
     ]
