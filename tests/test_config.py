@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BAD = [
     ({"optimizer": "adm"}, "Did you mean 'adam'"),
-    ({"search": "tpee"}, "known: evolution, grid, random, rules, structured, theory, tpe"),
+    ({"search": "tpee"}, "known: evolution, follow, grid, grow, late-switch, pbt, random, rules"),
     ({"goal": "speed"}, "known:"),
     ({"preset": "quik"}, "Did you mean 'quick'"),
     ({"batch_sizes": (16, 0)}, "0 is not a positive integer"),

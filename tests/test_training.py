@@ -19,6 +19,7 @@ from tune_jobs.data.sources import prepare
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.training import allocator, checkpoint, device, optimizers, scaling, schedule
 from tune_jobs.training.loop import Report, TrainingRun
+from tune_jobs.training.segments import Course
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_evaluations_hit_every_rung_and_the_end_and_only_ascend(
 ) -> None:
     rungs = schedule.rung_budgets(budget, fraction, factor)
     assert list(rungs) == sorted(rungs) and all(r < budget for r in rungs)
-    updates = schedule.evaluation_updates(budget, batch_size, rungs)
+    updates = schedule.evaluation_updates(budget, Course.fixed(batch_size), rungs)
     assert list(updates) == sorted(set(updates)) and updates[0] >= 1
     assert updates[-1] == math.ceil(budget / batch_size)
     for rung in rungs:
@@ -140,7 +141,7 @@ def test_evaluations_hit_every_rung_and_the_end_and_only_ascend(
 
 @given(st.integers(10_000, 1_000_000), st.integers(1, 64))
 def test_examples_to_target_are_resolved_to_5_percent(budget: int, batch_size: int) -> None:
-    stops = schedule.evaluation_updates(budget, batch_size, ())
+    stops = schedule.evaluation_updates(budget, Course.fixed(batch_size), ())
     for low, high in pairwise(stops):
         points = [low, *schedule.snapshot_updates(low, high), high]
         for a, b in pairwise(points):
@@ -149,7 +150,7 @@ def test_examples_to_target_are_resolved_to_5_percent(budget: int, batch_size: i
 
 @given(st.integers(10_000, 1_000_000), st.integers(1, 512))
 def test_the_resolution_of_a_crossing_holds(budget: int, batch_size: int) -> None:
-    stops = (0, *schedule.evaluation_updates(budget, batch_size, ()))
+    stops = (0, *schedule.evaluation_updates(budget, Course.fixed(batch_size), ()))
     for low, high in pairwise(stops):
         points = [low, *schedule.snapshot_updates(low, high), high]
         for a, b in pairwise(points):

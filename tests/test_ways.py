@@ -60,7 +60,7 @@ def ended(name: str, asked: Proposal, config: SweepConfig, stops: int = 3) -> Tr
     off = math.log(asked.base_learning_rate / BEST)
     rise = math.hypot(0.5, off) - 0.5
     needed = round(2000 * (1 + asked.batch_size / 60) * math.exp(2 * rise if off > 0 else rise))
-    stopped = asked.races and int(name) % stops == stops // 3 and not WAYS[config.search].modelled
+    stopped = asked.races and int(name) % stops == stops // 3 and not config.structured
     seen = min(asked.most_examples, 500 if stopped else needed)
     return rows.result(
         trial_id=name, batch_size=asked.batch_size, budget_examples=BUDGET, mode=config.mode,

@@ -22,10 +22,15 @@ from tune_jobs.uris import check_tracking_uri, shown
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
-SEARCHES = (STRUCTURED, "tpe", "random", "grid", "rules", "theory", "evolution")
+PBT = "pbt"  # population based training: its best member's schedule
+SCHEDULES = ("grow", "seesaw", "late-switch", "follow", PBT)  # run beside the batch size to use
+MODELLED = (STRUCTURED, "theory", *SCHEDULES)  # by one model of all batch sizes
+SEARCHES = (*MODELLED, "tpe", "random", "grid", "rules", "evolution")
+NEEDS = {"evolution": ("cmaes", "optuna")}  # packages that are not installed by themselves
 # lr(B) = lr(reference) x (B / reference)^p, by name
 SCALING_RULES = {"linear": 1.0, "square root": 0.5, "none": 0.0}
 SCHEDULERS = ("asha", "none", "hyperband", "median")
+BY_TARGET = ("time", "examples", "energy", "cost")  # goals that a run to the target is judged by
 PAIRED = ("time", "examples", "accuracy", "memory")  # that may be the second of a pair
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
@@ -140,6 +145,9 @@ class SweepConfig:
         flag=True,
     )
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
+    population: int | None = option(
+        None, "Search", "members of --search pbt, of the trials; default half of them, 8 at most"
+    )
     target: float = option(
         0.93, "Search", "validation metric to reach; default by workload", flag=True
     )
@@ -223,6 +231,18 @@ class SweepConfig:
     def own_loop(self) -> str | None:
         """The name of the user's own training loop, plain or Lightning's."""
         return self.train or self.lightning
+
+    @property
+    def structured(self) -> bool:
+        """Whether the fixed batch sizes are searched by the model of them all."""
+        return self.search in MODELLED
+
+    @property
+    def members(self) -> int:
+        """How many of the trials are members of a population."""
+        if self.search != PBT:
+            return 0
+        return min(8, self.trials // 2) if self.population is None else self.population
 
     @property
     def training(self) -> Recipe:
@@ -351,6 +371,7 @@ def validate(config: SweepConfig) -> None:
     _known("scheduler", config.scheduler, SCHEDULERS)
     _known("goal", config.goal, GOALS)
     _validate_way(config)
+    _validate_schedule(config)
     if not LIMITS_OF_A_NAME.fullmatch(config.name):
         raise UserError(
             f"--name {config.name!r}: a sweep's name is 1 to 80 letters, digits, '.', '_' and '-', "
@@ -367,6 +388,12 @@ def validate(config: SweepConfig) -> None:
         raise UserError("[data_arguments] are of --data; --workload brings its own data")
     if config.workload_arguments and not config.workload:
         raise UserError("[workload_arguments] are of --workload's function; name it as well")
+    if config.trials - config.members < len(config.batch_sizes) <= config.trials:
+        raise UserError(
+            f"--trials {config.trials} with a population of {config.members} leaves "
+            f"{config.trials - config.members} for {len(config.batch_sizes)} batch sizes: each "
+            "needs at least one; raise --trials, or set a smaller population in the TOML"
+        )
     if config.trials < len(config.batch_sizes):
         raise UserError(
             f"--trials {config.trials} is fewer than the {len(config.batch_sizes)} batch sizes: "
@@ -445,10 +472,31 @@ def _validate_recipe(config: SweepConfig) -> None:
             f"--optimizer {config.optimizer}: where its learning rates lie is not known here; give "
             "base_learning_rate, the centre of the range at batch 256"
         )
-    if recipe.ends_with_the_budget and config.search == STRUCTURED:
+    if recipe.ends_with_the_budget and config.structured:
         raise UserError(
-            f"search {STRUCTURED!r} with [recipe] schedule {recipe.schedule!r}: such runs mean "
+            f"search {config.search!r} with [recipe] schedule {recipe.schedule!r}: such runs mean "
             "something only at their end, of which that search knows nothing; give --search tpe"
+        )
+
+
+def _validate_schedule(config: SweepConfig) -> None:
+    """A batch schedule is judged by what it takes to the target, in this project's own loop."""
+    if config.search not in SCHEDULES:
+        return
+    if config.search == PBT and config.members < 2:
+        raise UserError(
+            f"population {config.members}: a population has 2 members at the least; raise it, or "
+            "--trials"
+        )
+    if config.own_loop:
+        raise UserError(
+            f"--search {config.search}: a loop of your own is given one batch size for a whole "
+            "run; take --search structured, or hand over a --workload"
+        )
+    if config.goal not in BY_TARGET:
+        raise UserError(
+            f"--search {config.search} with --goal {config.goal}: a schedule is judged by what it "
+            f"takes to the target; give --goal {' or '.join(BY_TARGET)}"
         )
 
 
@@ -483,6 +531,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "str | None": (str, type(None)),
     "float | None": (float, int, type(None)),
+    "int | None": (int, type(None)),
     "tuple[int, ...]": (tuple,),
     "tuple[float, ...]": (tuple,),
     "tuple[str, ...]": (tuple,),

@@ -11,6 +11,7 @@ from typing import Any
 from models import registry
 from tune_jobs.command_line import Action, Invocation
 from tune_jobs.config import (
+    NEEDS,
     SweepConfig,
     resolve,
     resumed,
@@ -22,7 +23,6 @@ from tune_jobs.data.dataset import open_dataset
 from tune_jobs.data.places import names_a_place
 from tune_jobs.data.tables import Table
 from tune_jobs.errors import UserError
-from tune_jobs.planning.ways import way_of
 from tune_jobs.store import SweepStore
 
 BROUGHT = ("workload", "train", "lightning")  # each is model and data in one
@@ -128,7 +128,9 @@ def check_names(config: SweepConfig, *, importing: bool) -> None:
 
     Without `importing` a module of the user's own is looked for, and not run.
     """
-    missing = [name for name in way_of(config).needs if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in NEEDS.get(config.search, ()) if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise UserError(
             f"--search {config.search} needs {' and '.join(missing)}, not installed here: "

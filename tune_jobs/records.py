@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STAGES = ("measure", "search", "confirm")
+STAGES = ("measure", "search", "confirm", "schedule", "pbt")
 OUTCOMES = ("finished", "stopped", "diverged", "out_of_memory", "failed")
 
 
@@ -165,9 +165,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial of the search, or one confirm run, when it has ended.
+    """One trial of the search, one confirm run, or one run of a batch schedule, when it has ended.
 
     Attributes:
+        schedule: of a run whose batch size and learning rate change on the way: its segments, as
+            `0:32@0.0016 1536:64@0.0016` (from which example on, the batch size, the rate); None
+            for one fixed batch size. Such a row says nothing of a fixed batch size. Of the stage
+            `schedule` it has the batch size and rate that it is judged against, of the stage `pbt`
+            (a member of a population) those that it trained with last.
         learning_rate: the rate the optimizer used; `base_learning_rate` is that rate carried to
             the reference batch of 256 by the optimizer's scaling rule.
         examples_to_target: examples seen when the validation metric first reached `target`, or None
@@ -233,6 +238,7 @@ class TrialResult:
     test_metric: float | None = None
     train_metric: float | None = None
     recipe: str | None = None
+    schedule: str | None = None
 
     def __post_init__(self) -> None:
         _as_metric(self)
@@ -240,12 +246,13 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class ConfirmRun:
-    """A run that the confirm stage has to make.
+    """A run that the confirm stage has to make, or one of a batch schedule.
 
     Attributes:
         most_examples: where it ends, its target not reached.
         whole: it goes on past the target, to the whole budget.
         alone: it leaves no room on its device for a neighbour, so that its clock can be trusted.
+        schedule: its segments, as in `TrialResult`; None for one fixed batch size.
     """
 
     batch_size: int
@@ -255,6 +262,7 @@ class ConfirmRun:
     most_examples: int
     whole: bool = False
     alone: bool = False
+    schedule: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ from rich.console import Console
 
 from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import SweepConfig, to_be_kept
+from tune_jobs.config import PBT, SCHEDULES, SweepConfig, to_be_kept
 from tune_jobs.errors import Terminated, exit_status
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
 if TYPE_CHECKING:
+    from tune_jobs.planning.batch_schedules import Given
     from tune_jobs.records import BatchSizeProfile, ConfirmRun
     from tune_jobs.store import SweepStore
     from tune_jobs.tracking.of_sweep import SweepCopy
@@ -145,6 +146,10 @@ def sweep(job: Job) -> None:
         search(job, stage, copy)
         job, stage = widened(job, stage, copy, facts)
         confirm(job, stage, copy)
+        if config.search == PBT:
+            evolve(job, stage, copy)
+        if config.search in SCHEDULES:
+            run_schedule(job, stage, copy)
         if job.allowance.is_over():
             job.say(f"the {config.minutes:g} minutes are used: this is the answer so far")
         lacks = conclude(job, copy, facts)
@@ -176,9 +181,9 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     way = way_of(job.config)
     for line in way.told(job.config, sorted(stage.requests), known_of(job.config, job.store)):
         job.say(line)
-    with heard(job, copy, "search", job.config.trials):
+    with heard(job, copy, "search", job.config.trials - job.config.members):
         stages.search(stage, job.allowance, resume=job.action.resume)
-    if not way.modelled:
+    if not job.config.structured:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
 
@@ -261,13 +266,60 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
     return searched(job.store.read_trials()) > searched(trials)
 
 
+def evolve(job: Job, stage: Stage, copy: SweepCopy) -> None:
+    """The population of `--search pbt`, unless its rows stand already."""
+    from tune_jobs.planning.population import members_of
+    from tune_jobs.tuning import population
+
+    config, given = job.config, given_now(job)
+    made = sum(t.stage == "pbt" for t in job.store.read_trials())
+    if given is None or made >= config.members or job.allowance.is_over():
+        return
+    members = members_of(config, given, bases_to_confirm(job))
+    with heard(job, copy, "pbt", len(members)):
+        population.evolve(stage, given, members, job.say, resume=job.action.resume)
+
+
+def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
+    """Runs of a batch schedule beside those of the batch size to use, with the same seeds."""
+    from tune_jobs.planning.schedule_runs import runs_made, runs_missing, schedule_known
+    from tune_jobs.tuning import stages
+    from tune_jobs.tuning.planned import TRIES
+
+    config, given = job.config, given_now(job)
+    schedule = schedule_known(config, given, job.store.read_trials())
+    if schedule.told:
+        job.say(schedule.told)
+
+    def plan() -> list[ConfirmRun]:
+        if given is None or job.allowance.is_over():
+            return []
+        return runs_missing(config, schedule, job.store.read_trials(), given)
+
+    made, first = len(runs_made(job.store.read_trials())), plan()
+    if first or (made and job.action.resume):
+        with heard(job, copy, "schedule", made + len(first)):
+            most = TRIES * config.seeds
+            stages.confirm(stage, plan, most, resume=job.action.resume, named=stages.SCHEDULE)
+
+
+def given_now(job: Job) -> Given | None:
+    """What the rows give for a batch schedule beside the batch size to use."""
+    from tune_jobs.planning.looks import last_look
+    from tune_jobs.planning.schedule_runs import given_by
+
+    store, look = job.store, last_look(job.store.read_looks())
+    measured = store.read_profiles(), store.read_noise_scale()
+    return given_by(job.config, store.read_trials(), look.used if look else None, *measured)
+
+
 def bases_to_confirm(job: Job) -> dict[int, float]:
     """The model's base learning rates by batch size; none where a search's best trial counts."""
     from tune_jobs.planning import learning_rates
-    from tune_jobs.planning.ways import known_of, way_of
+    from tune_jobs.planning.ways import known_of
 
     config, store = job.config, job.store
-    if not way_of(config).modelled:
+    if not config.structured:
         return {}
     known = known_of(config, store)
     confirmed = [t for t in store.read_trials() if t.stage == "confirm"]

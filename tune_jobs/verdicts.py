@@ -293,6 +293,31 @@ class Settling:
 
 
 @dataclass(frozen=True)
+class ScheduleVerdict:
+    """What a batch schedule takes to the target, against the fixed batch size to use.
+
+    Attributes:
+        name: as `--search` has it; `schedule` its segments, as `TrialResult.schedule`. None where
+            there is no such schedule, which `told` explains.
+        batch_size: the fixed one that it is judged against, in pairs of runs that share a seed.
+        ratio: times what the fixed batch size takes; `high` is None where a run of it was cut.
+        pairs: of runs that are compared; `reached` of the schedule's runs reached the target.
+        better: shown to take less (True) or more (False); None where not told apart.
+        told: what was left out of it, and why.
+    """
+
+    name: str
+    schedule: str | None
+    batch_size: int | None
+    ratio: Estimate
+    pairs: int
+    reached: int
+    better: bool | None
+    sentence: str
+    told: str | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer for one workload at one target: what to use now, how sure that is, and why.
 
@@ -319,6 +344,7 @@ class Verdict:
             rate leaves; empty where no search tells.
         search_cost: None of a table.
         left_out: how many runs are no part of this, and why.
+        schedule: what a batch schedule takes; None where none was asked for.
         examples_unit: what `examples_to_target` counts: `examples`, or `epochs` of a table.
         warnings: everything a careful reader should know before trusting the numbers.
     """
@@ -362,4 +388,5 @@ class Verdict:
     mode: str = "max"
     unit: str = ""
     search_cost: SearchCost | None = None
+    schedule: ScheduleVerdict | None = None
     schema_version: int = SCHEMA_VERSION

@@ -24,6 +24,7 @@ from tune_jobs.judging.policy import GOALS, Policy
 from tune_jobs.judging.posterior import KEPT, QUICKLY
 from tune_jobs.judging.rate_luck import Shortfall, shortfalls
 from tune_jobs.judging.samples import Quantity, known_limits, quantity_of, without_ratio
+from tune_jobs.judging.schedules import judge_schedule
 from tune_jobs.judging.sentences import (
     EXAMPLES,
     advice_of,
@@ -46,11 +47,24 @@ from tune_jobs.verdicts import (
     CriticalBatchSize,
     GoalAnswer,
     LearningRateRule,
+    ScheduleVerdict,
     Use,
     Verdict,
 )
 
 MATTERS = 0.8  # of the bound, what is left of it once rates are known, for searching them to pay
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A batch schedule that was asked for, and its runs at the sweep's target; `schedule` None, and
+    `told` why, where there is none."""
+
+    name: str
+    schedule: str | None
+    told: str | None
+    batch_size: int | None
+    runs: tuple[TargetRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class Case:
     search: tuple[TrialResult, ...] = ()
     searched: tuple[TargetRun, ...] = ()
     left_out: tuple[str, ...] = ()
+    scheduled: Scheduled | None = None
 
     def at(self, target: float | None) -> list[TargetRun]:
         """The runs at one target."""
@@ -100,6 +115,7 @@ def judge_runs(
     searched: Sequence[TargetRun] = (),
     left_out: Sequence[str] = (),
     target: float | None = None,
+    scheduled: Scheduled | None = None,
 ) -> list[Verdict]:
     """One verdict for each workload and target, in the order of the workloads, targets ascending.
 
@@ -109,6 +125,7 @@ def judge_runs(
         searched: the runs that learning rates were chosen from, at one target.
         left_out: how many runs are no part of this, and why.
         target: the verdict at this one alone; the others show how the answer moves.
+        scheduled: a batch schedule beside the fixed batch sizes.
     """
     verdicts = []
     for workload in dict.fromkeys(run.workload for run in runs):
@@ -117,7 +134,7 @@ def judge_runs(
         own = tuple(p for p in profiles if p.device == device)
         others = tuple(p for p in profiles if p.device != device)
         tried = tuple(run for run in searched if run.workload == workload)
-        told = (tuple(noise), tuple(search), tried, tuple(left_out))
+        told = (tuple(noise), tuple(search), tried, tuple(left_out), scheduled)
         verdicts += _judged(Case(workload, mine, policy, own, others, *told), target)
     return verdicts
 
@@ -228,8 +245,21 @@ def _verdict(
         examples_unit=unit,
         mode=case.runs[0].mode,
         unit=case.runs[0].unit,
+        schedule=_schedule(case, target),
         warnings=tuple(told.replace(EXAMPLES, unit) for told in warnings),
     )
+
+
+def _schedule(case: Case, target: float | None) -> ScheduleVerdict | None:
+    """The batch schedule at the target that its runs were made for."""
+    asked, policy = case.scheduled, case.policy
+    if asked is None or any(not is_at(run.target, target) for run in asked.runs):
+        return None
+    quantity = quantity_of(policy, case.runs)
+    fixed = [run for run in case.at(target) if run.batch_size == asked.batch_size]
+    clock = variance_of_seconds(case.profiles) if policy.goal in ("time", "cost") else {}
+    shown = (asked.name, asked.schedule, asked.told, asked.runs, fixed)
+    return judge_schedule(*shown, quantity, policy, clock)
 
 
 def _use(contest: Contest, rows: Sequence[BatchSizeVerdict]) -> Use | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tune_jobs.records import BatchSizeProfile
+from tune_jobs.training.segments import Course, Segment
 
 
 class ProfiledClock:
@@ -18,6 +19,17 @@ class ProfiledClock:
         """Train seconds of `updates`; None where the profile has no such row."""
         step = self.step_seconds.get((device or "", batch_size))
         return None if step is None or updates is None else step * updates
+
+    def seconds_of(
+        self, device: str | None, segments: Sequence[Segment], updates: int | None
+    ) -> float | None:
+        """Train seconds of `updates` of a batch schedule: each update as its batch size was
+        profiled."""
+        if updates is None:
+            return None
+        made = Course(segments).by_batch_size(updates)
+        parts = [self.seconds(device, size, count) for size, count in made.items()]
+        return None if None in parts else sum(p for p in parts if p is not None)
 
     def examples_per_second(self, device: str | None, batch_size: int) -> float | None:
         """The profiled throughput, or None."""

@@ -8,7 +8,7 @@ one: write the function, name it in `WAYS`, and it passes the contract in tests/
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning import evolution, learning_rates, rules, shares, theory
@@ -27,19 +27,14 @@ class Way:
         about: what it does, in a line.
         propose: the next trial; the same for the same rows.
         shares: what it gives each batch size, for whoever reads the plan.
-        modelled: one model of all batch sizes, made of their curves, names the rates to confirm,
-            and the search goes on where a look asks for it.
         extends: batch sizes are added beyond a leader at the edge.
-        needs: packages that are not installed by themselves.
         told: what is said before the first trial; `after` once a batch size to use is named.
     """
 
     about: str
     propose: Propose
     shares: str
-    modelled: bool = False
     extends: bool = False
-    needs: tuple[str, ...] = ()
     told: Callable[[SweepConfig, Sequence[int], Known], list[str]] = lambda *_: []
     after: Callable[[SweepConfig, Known, int | None], list[str]] = lambda *_: []
 
@@ -49,7 +44,6 @@ WAYS: dict[str, Way] = {
         "one model of all batch sizes, trials where they may win, one in five TPE's own",
         learning_rates.propose,
         "a trial, and more while it may win",
-        modelled=True,
         extends=True,
     ),
     "tpe": Way(
@@ -74,18 +68,28 @@ WAYS: dict[str, Way] = {
         "CMA-ES over batch size and rate together; NSGA-II for a pair of goals",
         evolution.propose,
         "trials as its generations fall",
-        needs=("cmaes", "optuna"),
         after=evolution.after,
     ),
     "theory": Way(
         "only batch sizes about the best that measuring predicts, sqrt(a B_crit / b)",
         theory.propose,
         "trials where it is next to the predicted best",
-        modelled=True,
         told=theory.told,
         after=theory.after,
     ),
 }
+
+
+# The structured search, then runs of a batch schedule beside the batch size to use.
+_THEN = {
+    "grow": "the batch doubled where a step schedule would halve the rate",
+    "seesaw": "the batch doubled there, the rate divided by the root of 2",
+    "late-switch": "a switch from the batch size to use to a large one, near the end",
+    "follow": "a batch that follows the noise scale along the run",
+    "pbt": "a population that changes batch size and rate while it trains",
+}
+for name, then in _THEN.items():
+    WAYS[name] = replace(WAYS["structured"], about=f"the structured search, then {then}")
 
 
 def way_of(config: SweepConfig) -> Way:
@@ -97,7 +101,7 @@ def known_of(
     config: SweepConfig, store: SweepStore, profiles: Sequence[BatchSizeProfile] | None = None
 ) -> Known:
     """What the store holds that a proposal is made from."""
-    curves = store.read_measurements() if way_of(config).modelled else []
+    curves = store.read_measurements() if config.structured else []
     rows = store.read_trials(), curves
     measured = store.read_noise_scale(), store.read_range_test()
     return known_now(config, *rows, profiles or store.read_profiles(), *measured)

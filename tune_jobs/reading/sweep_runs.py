@@ -76,6 +76,17 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
     return chosen
 
 
+def scheduled_runs(
+    config: SweepConfig, trials: Sequence[TrialResult], schedule: str
+) -> list[TargetRun]:
+    """The runs of a batch schedule at the sweep's target, one of each seed. No other function here
+    gives any: they say nothing of a fixed batch size."""
+    of = (t for t in trials if t.stage == "schedule" and t.schedule == schedule)
+    usable = [t for t in of if t.outcome != "failed"]
+    of_seed = {t.seed: t for t in sorted(usable, key=lambda t: t.examples_seen)}
+    return [_own_target(t, config.workload_name, None, config.unit) for t in of_seed.values()]
+
+
 def searched_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[TargetRun]:
     """The search's trials at the sweep's target, from which learning rates were chosen."""
     workload = config.workload_name

@@ -11,19 +11,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tune_jobs.config import SweepConfig
+from tune_jobs.config import SCHEDULES, SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.formatting import learning_rate, target_name
-from tune_jobs.judging.judging import is_at, judge_runs
+from tune_jobs.judging.judging import Scheduled, is_at, judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.search_cost import search_cost
 from tune_jobs.planning import search_plan
-from tune_jobs.planning.looks import open_looks
+from tune_jobs.planning.looks import last_look, open_looks
+from tune_jobs.planning.schedule_runs import given_by, schedule_known
 from tune_jobs.planning.ways import known_of, way_of
-from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
+from tune_jobs.reading.sweep_runs import runs_of_sweep, scheduled_runs, searched_runs
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
-from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
+from tune_jobs.records import (
+    BatchSizeProfile,
+    Look,
+    Measurement,
+    NoiseScale,
+    TargetRun,
+    TrialResult,
+)
 from tune_jobs.store import SweepStore
+from tune_jobs.training.segments import as_text
 from tune_jobs.verdicts import Verdict
 
 # The quantity that a goal is judged by, and what a table can give for it.
@@ -96,7 +105,8 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
             f"--name {config.name}"
         )
     policy = policy_of(config, config.goal, trials)
-    policy = replace(policy, looks=open_looks(store.read_looks(), trials), resume=resume(config))
+    looks = store.read_looks()
+    policy = replace(policy, looks=open_looks(looks, trials), resume=resume(config))
     verdicts = judge_runs(
         runs,
         policy,
@@ -106,6 +116,7 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
         searched=searched_runs(config, trials),
         left_out=[*of_recipe(config), *of_splits(config, trials), *left_out_of(trials)],
         target=at,
+        scheduled=scheduled_of(config, trials, looks, profiles, noise),
     )
     return Answer(
         verdicts=tuple(with_search_cost(v, config, store) for v in verdicts),
@@ -124,6 +135,25 @@ def with_search_cost(verdict: Verdict, config: SweepConfig, store: SweepStore) -
     rows = verdict.per_batch_size
     cost = search_cost(config.search, config.compared_by, known.trials, rows, told)
     return replace(verdict, search_cost=cost)
+
+
+def scheduled_of(
+    config: SweepConfig,
+    trials: Sequence[TrialResult],
+    looks: Sequence[Look],
+    profiles: Sequence[BatchSizeProfile],
+    noise: Sequence[NoiseScale],
+) -> Scheduled | None:
+    """The batch schedule that was asked for, with its runs, once there is something to judge it
+    against."""
+    look = last_look(looks)
+    if config.search not in SCHEDULES or look is None:
+        return None
+    given = given_by(config, trials, look.used, profiles, noise)
+    found = schedule_known(config, given, trials)
+    text = as_text(found.segments) or None
+    runs = scheduled_runs(config, trials, text) if text else []
+    return Scheduled(found.name, text, found.told, look.used, tuple(runs))
 
 
 def resume(config: SweepConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tune_jobs.config import SweepConfig, to_toml
+from tune_jobs.config import PBT, SCHEDULES, SweepConfig, to_toml
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of, shares
 from tune_jobs.planning.ways import way_of
 
@@ -22,7 +22,7 @@ def plan_lines(config: SweepConfig) -> list[str]:
     way = way_of(config)
     trials = {
         size: way.shares.format(share=count)
-        for size, count in shares(config.trials, config.batch_sizes).items()
+        for size, count in shares(config.trials - config.members, config.batch_sizes).items()
     }
     return [
         f"search {config.search}: {way.about}; {config.trials} trials at the most",
@@ -33,4 +33,23 @@ def plan_lines(config: SweepConfig) -> list[str]:
             f"{config.gpus_per_trial} GPU"
             for size, told in trials.items()
         ),
+        *(_of_schedule(config) if config.search in SCHEDULES else ()),
+    ]
+
+
+def _of_schedule(config: SweepConfig) -> list[str]:
+    """What is run once the batch size to use is known."""
+    whose = f"{config.search}'s batch schedule"
+    told = []
+    if config.search == PBT:
+        whose = "the best member's batch schedule"
+        told.append(
+            f"then a population of {config.members}: each begins at a batch size's best rate, and "
+            "the last quarter goes on from the first's weights; more than run at once take turns, "
+            "which is slower"
+        )
+    return [
+        *told,
+        f"then {whose}: runs with the seeds of the batch size to use (at most {config.seeds}), "
+        "each ended at the target",
     ]

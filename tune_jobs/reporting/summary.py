@@ -24,13 +24,15 @@ def tags_of(verdict: Verdict) -> dict[str, str]:
         "target": verdict.target,
         "metric": verdict.metric,
         "mode": verdict.mode,
+        "schedule": verdict.schedule.sentence if verdict.schedule else None,
     }
     return {name: str(value) for name, value in known.items() if value is not None}
 
 
 def note_of(verdict: Verdict) -> str:
     """The answer first, its reasons after it, then the table."""
-    told = [verdict.change, next_step(verdict, "`"), verdict.reason, verdict.limit_reason]
+    schedule = verdict.schedule.sentence if verdict.schedule else None
+    told = [schedule, verdict.change, next_step(verdict, "`"), verdict.reason, verdict.limit_reason]
     told += [*verdict.left_out, *verdict.warnings]
     title, *rows = table_rows(verdict)
     lines = [title, ["---:"] * len(title), *rows]

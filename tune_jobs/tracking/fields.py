@@ -21,7 +21,7 @@ CURVES = (
 )  # fmt: skip
 PARAMS = (
     "batch_size", "micro_batch_size", "learning_rate", "base_learning_rate", "optimizer", "seed",
-    "model", "data", "metric", "mode", "recipe",
+    "model", "data", "metric", "mode", "recipe", "schedule",
 )  # fmt: skip
 # batch_size and learning_rate stand here too: runs sort, and charts draw, by a metric as a number.
 END_METRICS = (

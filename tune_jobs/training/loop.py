@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
 from tune_jobs.training.means import Mean, Once, per_example
 from tune_jobs.training.precision import Precision
+from tune_jobs.training.segments import Course, Segment
 from tune_jobs.workload import Batch, Workload, reaches
 
 Weights = dict[str, torch.Tensor]
@@ -40,6 +41,7 @@ class RunSettings:
     examples.
 
     Attributes:
+        segments: a batch schedule, in place of the one batch size and learning rate.
         stops_at_target: end as soon as the target is reached, the budget unused.
         most_examples: the first evaluation from there on ends a run that missed its target; None:
             the budget.
@@ -57,6 +59,7 @@ class RunSettings:
     budget_examples: int
     target: float
     recipe: Recipe = PLAIN
+    segments: tuple[Segment, ...] = ()
     rungs: tuple[int, ...] = ()
     stops_at_target: bool = False
     most_examples: int | None = None
@@ -176,16 +179,15 @@ class TrainingRun:
         if settings.recipe.compile:
             self.model.compile()
         self.progress = Progress(energy_joules=None if joules is None else 0.0)
-        planned = (settings.budget_examples, settings.batch_size, settings.rungs)
+        one = Segment(0, settings.batch_size, settings.learning_rate, settings.micro_batch_size)
+        self.course = Course(settings.segments or (one,))
+        planned = (settings.budget_examples, self.course, settings.rungs)
         extra = set(settings.test_updates)
-        self.most_updates = schedule.updates_for(
-            settings.most_examples or settings.budget_examples, settings.batch_size
-        )
+        most_examples = settings.most_examples or settings.budget_examples
+        self.most_updates = self.course.updates_for(most_examples)
         self.stops = tuple(sorted({*schedule.evaluation_updates(*planned), *extra}))
         self.landmarks = tuple(sorted({*schedule.landmark_updates(*planned), *extra}))
-        self.rung_at = {
-            schedule.updates_for(r, settings.batch_size): k for k, r in enumerate(settings.rungs)
-        }
+        self.rung_at = {self.course.updates_for(r): k for k, r in enumerate(settings.rungs)}
 
     def advance(self) -> Report:
         """Train to the next evaluation, evaluate, and report. Not to be called after `done`."""
@@ -260,18 +262,18 @@ class TrainingRun:
         """The micro-batches of the next update, on the device; to be used up by `update`."""
         if self.parts is None:
             self.parts = self.train.examples.stream(self._parts(), self.settings.seed)
-        passes = -(-self.settings.batch_size // self.settings.micro_batch_size)
+        now = self.course.at(self.progress.updates)
+        passes = -(-now.batch_size // (now.micro_batch_size or now.batch_size))
         return (self._prepared(batch) for batch in islice(self.parts, passes))
 
     def _parts(self) -> Iterator[Part]:
         """All micro-batches from where the run stands."""
-        size, micro = self.settings.batch_size, self.settings.micro_batch_size
-        at = self.progress.updates * size
-        while True:
-            whole = self.stream.take(at, size)
-            for start in range(0, size, micro):
+        for updates in count(self.progress.updates):
+            at, now = self.course.examples(updates), self.course.at(updates)
+            whole = self.stream.take(at, now.batch_size)
+            micro = now.micro_batch_size or now.batch_size
+            for start in range(0, now.batch_size, micro):
                 yield at + start, whole[start : start + micro]
-            at += size
 
     def _prepared(self, batch: Batch) -> Batch:
         return on_device(batch, self.device, self.workload.prepare)
@@ -282,33 +284,36 @@ class TrainingRun:
 
         The caller counts it in `progress.updates`.
         """
-        self._set_rate()
+        now = self.course.at(self.progress.updates)
+        self._set_rate(now)
         self.optimizer.zero_grad(set_to_none=True)
         total, weighed = torch.zeros((), device=self.device), None
         for batch in batches:
             with self.precision.forward():
                 losses, weights = per_example(self.workload.loss(self.model, batch), "loss")
             loss = (losses if weights is None else losses * weights).sum()
-            loss = loss / self.settings.batch_size
+            loss = loss / now.batch_size
             self.precision.backward(loss)
             total += loss.detach()
             if weights is not None:
                 weighed = weights.sum() + (0.0 if weighed is None else weighed)
         if weighed is not None:  # known only now, so the gradient becomes a mean afterwards
-            scale = self.settings.batch_size / weighed.clamp(min=1e-12)
+            scale = now.batch_size / weighed.clamp(min=1e-12)
             torch._foreach_mul_([p.grad for p in self.trained() if p.grad is not None], scale)
             total *= scale
         self.precision.step(self.optimizer, self.trained(), self.settings.recipe.clip_norm)
         return total
 
-    def _set_rate(self) -> None:
-        """The learning rate of the next update, by the examples it will have seen."""
+    def _set_rate(self, now: Segment) -> None:
+        """The learning rate of the next update, by its segment and the examples it will have
+        seen."""
         settings, recipe = self.settings, self.settings.recipe
-        if recipe.schedule == "constant" and not recipe.warmup:
+        if recipe.schedule == "constant" and not recipe.warmup and not settings.segments:
             return
-        part = (self.progress.updates + 1) * settings.batch_size / settings.budget_examples
+        part = self.course.examples(self.progress.updates + 1) / settings.budget_examples
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * recipe.rate_at(min(1.0, part))
+            group["lr"] = now.learning_rate * recipe.rate_at(min(1.0, part))
+            group |= optimizers.betas(recipe, now.batch_size) if settings.segments else {}
 
     def loss_of(self, indices: Indices) -> torch.Tensor:
         """The weighted mean loss over these training examples, to be differentiated."""
@@ -422,12 +427,12 @@ class TrainingRun:
     ) -> Report:
         """A run without a finite validation loss has diverged."""
         diverged = val_loss is None
-        progress, size = self.progress, self.settings.batch_size
+        progress = self.progress
         peaks = [p for p in (progress.peak_memory_mib, devices.peak_memory_mib(self.device)) if p]
         progress.peak_memory_mib = max(peaks, default=None)
         reached = progress.updates_to_target
         return Report(
-            examples_seen=progress.updates * size,
+            examples_seen=self.course.examples(progress.updates),
             updates=progress.updates,
             train_loss=train_loss,
             val_loss=val_loss,
@@ -439,7 +444,7 @@ class TrainingRun:
             evaluation_seconds=progress.evaluation_seconds,
             wall_time_seconds=progress.wall_time_seconds,
             peak_memory_mib=progress.peak_memory_mib,
-            examples_to_target=None if reached is None else reached * size,
+            examples_to_target=None if reached is None else self.course.examples(reached),
             updates_to_target=reached,
             train_seconds_to_target=progress.train_seconds_to_target,
             energy_joules=progress.energy_joules,

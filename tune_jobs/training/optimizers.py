@@ -37,15 +37,21 @@ def make(
         UserError: the name is unknown, or the optimizer does not take the recipe's arguments.
     """
     kind, given = _named(name)
-    given = given | dict(recipe.optimizer_arguments)
-    if recipe.beta2 == HALF_LIFE:
-        given["betas"] = recipe.beta2_at(batch_size, given.get("betas", (0.9, ADAM_BETA2)))
+    given = given | dict(recipe.optimizer_arguments) | betas(recipe, batch_size)
     try:
         return kind(_groups(model, recipe), lr=learning_rate, **given)  # type: ignore[call-arg]
     except (TypeError, ValueError) as error:
         raise UserError(
             f"optimizer {name!r} with [recipe] {_shown(given)}: {error}; correct its arguments"
         ) from error
+
+
+def betas(recipe: Recipe, batch_size: int) -> dict[str, Any]:
+    """Adam's betas at a batch size, where the recipe has them depend on it."""
+    if recipe.beta2 != HALF_LIFE:
+        return {}
+    given = recipe.optimizer_arguments.get("betas", (0.9, ADAM_BETA2))
+    return {"betas": recipe.beta2_at(batch_size, given)}
 
 
 def _named(name: str) -> tuple[type[Optimizer], dict[str, Any]]:

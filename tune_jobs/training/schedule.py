@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from tune_jobs.training.segments import Course
+
 OCTAVES = 5
 EVALUATIONS_PER_OCTAVE = 4
 SNAPSHOTS_PER_INTERVAL = 4
@@ -25,7 +27,7 @@ def rung_budgets(budget: int, first_fraction: float, reduction_factor: int) -> t
     return tuple(rungs)
 
 
-def evaluation_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tuple[int, ...]:
+def evaluation_updates(budget: int, course: Course, rungs: Iterable[int]) -> tuple[int, ...]:
     """Updates after which to evaluate, ascending: the grid, every rung, and the end.
 
     The grid spans `OCTAVES` octaves below the budget, `EVALUATIONS_PER_OCTAVE` even steps each: a
@@ -35,13 +37,13 @@ def evaluation_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tu
     for octave in range(1, OCTAVES + 1):
         low = budget / 2**octave
         points += [low * (1 + k / EVALUATIONS_PER_OCTAVE) for k in range(EVALUATIONS_PER_OCTAVE)]
-    return tuple(sorted({updates_for(p, batch_size) for p in points}))
+    return tuple(sorted({course.updates_for(p) for p in points}))
 
 
-def landmark_updates(budget: int, batch_size: int, rungs: Iterable[int]) -> tuple[int, ...]:
+def landmark_updates(budget: int, course: Course, rungs: Iterable[int]) -> tuple[int, ...]:
     """The evaluations that remain once the target is reached: rungs, and two for each octave."""
     marks = [budget * part / 2**octave for octave in range(OCTAVES + 1) for part in (1, 0.75)]
-    return tuple(sorted({updates_for(p, batch_size) for p in [*rungs, *marks]}))
+    return tuple(sorted({course.updates_for(p) for p in [*rungs, *marks]}))
 
 
 def snapshot_updates(after: int, until: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune import Callback
@@ -13,6 +13,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import ProfiledClock
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
 from tune_jobs.store import SweepStore
+from tune_jobs.training.segments import segments_of
 from tune_jobs.tuning.failures import reason_of
 from tune_jobs.tuning.requests import Requests, TrialRequest
 
@@ -76,9 +77,8 @@ class RecordKeeper(Callback):  # type: ignore[misc]
     ) -> None:
         if trial.trial_id in self.ended:
             return
-        size = trial.config["batch_size"]
-        named = (result, self.clock, self.config.metric)
-        point = to_measurement(trial.trial_id, self.stage, size, *named)
+        named = (trial.config, result, self.clock, self.config.metric)
+        point = to_measurement(trial.trial_id, self.stage, *named)
         self.points.add(point)
         urgent = point.rung is not None or result.get("done")
         if urgent or time.monotonic() - self.written_at > WRITE_SECONDS:
@@ -123,17 +123,17 @@ class RecordKeeper(Callback):  # type: ignore[misc]
 def to_measurement(
     trial_id: str,
     stage: str,
-    batch_size: int,
+    asked: Mapping[str, Any],
     result: dict[str, Any],
     clock: ProfiledClock,
     metric: str = "accuracy",
 ) -> Measurement:
     """One report as Ray handed it over, its train seconds by the contention-free clock."""
-    profiled = clock.seconds(result.get("device_name"), batch_size, result["updates"])
+    profiled = profiled_seconds(clock, asked, result, result["updates"])
     return Measurement(
         trial_id=trial_id,
         stage=stage,
-        batch_size=batch_size,
+        batch_size=asked["batch_size"],
         examples_seen=result["examples_seen"],
         updates=result["updates"],
         train_loss=result["train_loss"],
@@ -161,8 +161,9 @@ def to_result(
     size, device = asked["batch_size"], last.get("device_name")
     seen, measured = last.get("examples_seen", 0), last.get("train_seconds", 0.0)
     measured_to_target = last.get("train_seconds_to_target")
-    profiled = clock.seconds(device, size, last.get("updates", 0))
-    to_target = clock.seconds(device, size, last.get("updates_to_target"))
+    profiled = profiled_seconds(clock, asked, last, last.get("updates", 0))
+    to_target = profiled_seconds(clock, asked, last, last.get("updates_to_target"))
+    speed = None if asked.get("schedule") else clock.examples_per_second(device, size)
     own_speed = seen / measured if measured > 0 else None
     return TrialResult(
         trial_id=trial.trial_id,
@@ -197,14 +198,28 @@ def to_result(
         wall_time_seconds=last.get("wall_time_seconds", 0.0),
         waited_seconds=last.get("waited_seconds"),
         energy_joules=last.get("energy_joules"),
-        examples_per_second=clock.examples_per_second(device, size) or own_speed,
+        examples_per_second=speed or own_speed,
         peak_memory_mib=last.get("peak_memory_mib"),
         alone=bool(asked.get("alone")),
         metric=config.metric,
         mode=config.mode,
         recipe=str(config.training) or None,
+        schedule=asked.get("schedule"),
         **of_metric(config.metric, last),
     )
+
+
+def profiled_seconds(
+    clock: ProfiledClock,
+    asked: Mapping[str, Any],
+    result: Mapping[str, Any],
+    updates: int | None,
+) -> float | None:
+    """Train seconds of `updates` of the run that was asked for, on the device that it ran on."""
+    device = result.get("device_name")
+    if asked.get("schedule"):
+        return clock.seconds_of(device, segments_of(asked["schedule"]), updates)
+    return clock.seconds(device, asked["batch_size"], updates)
 
 
 def of_metric(metric: str, result: dict[str, Any]) -> dict[str, Any]:
@@ -215,5 +230,9 @@ def of_metric(metric: str, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def readable_name(config: dict[str, Any]) -> str:
-    """`b128-lr0.002-s1`: batch size, learning rate, seed."""
-    return f"b{config['batch_size']}-lr{config['learning_rate']:.2g}-s{config['seed']}"
+    """`b128-lr0.002-s1`: batch size, learning rate, seed; `schedule-` before it of a schedule that
+    begins so. `member3` of a population."""
+    if "member" in config:
+        return f"member{config['member']}"
+    what = "schedule-" if config.get("schedule") else ""
+    return what + f"b{config['batch_size']}-lr{config['learning_rate']:.2g}-s{config['seed']}"

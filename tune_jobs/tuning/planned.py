@@ -61,4 +61,5 @@ class Planned(Searcher):  # type: ignore[misc]
 
 def _key(asked: Mapping[str, Any]) -> str:
     """What makes two runs the same."""
-    return f"{asked['batch_size']} {asked['learning_rate']!r} {asked['seed']} {asked['whole']}"
+    named = (asked["batch_size"], asked["learning_rate"], asked["seed"], asked["whole"])
+    return " ".join(map(repr, (*named, asked.get("schedule"))))

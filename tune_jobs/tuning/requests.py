@@ -13,6 +13,7 @@ from typing import Any
 from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
 from tune_jobs.measure.clock import chosen
 from tune_jobs.records import BatchSizeProfile
+from tune_jobs.training.segments import segments_of
 
 WORKER_MIB = 1024  # Ray's worker process itself, which a probe does not have
 QUANTUM_MIB = 512
@@ -54,8 +55,16 @@ class Requests:
     alone: dict[int, TrialRequest]
 
     def of(self, asked: Mapping[str, Any]) -> TrialRequest:
-        """The request of the trial of a configuration."""
-        return (self.alone if asked.get("alone") else self.beside)[asked["batch_size"]]
+        """The request of the trial of a configuration; of a batch schedule what its most
+        demanding batch size needs, of a member of a population what any may need."""
+        of = self.alone if asked.get("alone") else self.beside
+        if not asked.get("schedule") and "member" not in asked:
+            return of[asked["batch_size"]]
+        sizes = {segment.batch_size for segment in segments_of(asked.get("schedule") or "")}
+        sizes = set(of) if "member" in asked else sizes
+        return max(
+            (of[s] for s in sorted(sizes)), key=lambda r: (r.gpus, r.cpus, r.memory_mib or 0)
+        )
 
 
 def trial_requests(

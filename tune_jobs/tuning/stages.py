@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import tune
@@ -55,7 +56,7 @@ logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERRO
 for name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
-SEARCH, CONFIRM = "search", "confirm"
+SEARCH, CONFIRM, SCHEDULE = "search", "confirm", "schedule"
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 # Of all trials together, at the most: Tune saves its whole state at each.
 CHECKPOINTS_A_SECOND = 4.0
@@ -131,13 +132,13 @@ class Stage:
 
 def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
     """Search over the batch sizes that fit; the records are in the store when this returns."""
-    config = stage.config
+    config = replace(stage.config, trials=stage.config.trials - stage.config.members)
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
     plan = partial(searched_next, config, stage.store, stage.profiles, sizes)
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(SEARCHED) else plan(under_way)
-    tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
+    tuner = restored(stage, SEARCH, stage.shared()) if resume else None
     asked = Planned(config.name), races_of(config, stage.store), config.trials
-    _fit(tuner or _fresh(stage, SEARCH, stage.shared(), *asked), config.trials)
+    fit(tuner or fresh(stage, SEARCH, stage.shared(), *asked), config.trials)
 
 
 def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], trials: int) -> None:
@@ -149,7 +150,7 @@ def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], tri
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(FURTHER) else plan(under_way)
     name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
     asked = Planned(config.name), races_of(config, stage.store), trials
-    _fit(_fresh(stage, name, stage.shared(), *asked), trials)
+    fit(fresh(stage, name, stage.shared(), *asked), trials)
 
 
 def searched_next(
@@ -190,10 +191,15 @@ def searched_next(
 
 
 def confirm(
-    stage: Stage, plan: Callable[[], list[ConfirmRun]], most_runs: int, *, resume: bool
+    stage: Stage,
+    plan: Callable[[], list[ConfirmRun]],
+    most_runs: int,
+    *,
+    resume: bool,
+    named: str = CONFIRM,
 ) -> None:
     """Make the runs of a plan, asked again after each, until it has none; their rows are in the
-    store when this returns.
+    store when this returns, of the stage that is `named`.
 
     With `resume` the runs that an earlier driver left unfinished are taken up, from their
     checkpoints.
@@ -209,13 +215,13 @@ def confirm(
         evaluation_threads=_evaluation_threads(stage.profiles, base.requests.alone),
         began_at=time.time(),
     )
-    done = _experiments(stage, CONFIRM)
-    tuner = _restored(stage, f"{CONFIRM}-{done}", shared) if resume and done else None
+    done = _experiments(stage, named)
+    tuner = restored(stage, f"{named}-{done}", shared) if resume and done else None
     if tuner is not None:
-        _fit(tuner, most_runs)
+        fit(tuner, most_runs)
     if plan():
-        name, runs = f"{CONFIRM}-{done + 1}", Planned(stage.config.name)
-        _fit(_fresh(stage, name, shared, runs, FIFOScheduler(), most_runs), most_runs)
+        name, runs = f"{named}-{done + 1}", Planned(stage.config.name)
+        fit(fresh(stage, name, shared, runs, FIFOScheduler(), most_runs), most_runs)
 
 
 def _evaluation_threads(
@@ -278,7 +284,7 @@ def _experiments(stage: Stage, name: str) -> int:
     return count
 
 
-def _restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | None:
+def restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | None:
     """The experiment as an earlier driver left it, or None where there is none."""
     path, filesystem = stage.store.ray_storage()
     if not tune.Tuner.can_restore(f"{path}/{name}", filesystem):
@@ -291,23 +297,32 @@ def _restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | N
     )
 
 
-def _fresh(
+def fresh(
     stage: Stage,
     name: str,
     shared: SharedByTrials,
-    searcher: Searcher,
+    searcher: Searcher | None,
     scheduler: TrialScheduler,
     samples: int,
+    *,
+    keep: int = 1,
+    space: dict[str, Any] | None = None,
 ) -> tune.Tuner:
+    """An experiment of so many trials of a searcher, or, of all in a `space`; `keep` checkpoints
+    of each."""
     keeper = RecordKeeper(
         stage.config, stage.store, stage.profiles, shared.requests, name.split("-")[0]
     )
     path, filesystem = stage.store.ray_storage()
     return tune.Tuner(
         _trainable(shared),
+        param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=samples,
-            max_concurrent_trials=at_once(shared.requests.beside.values(), stage.cluster),
+            # All of a space are there at once, and wait for room: else Ray would not compare them.
+            max_concurrent_trials=None
+            if searcher is None
+            else at_once(shared.requests.beside.values(), stage.cluster),
             reuse_actors=True,
             search_alg=searcher,
             scheduler=scheduler,
@@ -321,7 +336,7 @@ def _fresh(
             callbacks=[keeper, Waiting(stage.config.name), Leaving(stage.config.name)],
             # At the end of a trial it makes Tune save its state: no ended trial is run again.
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1, checkpoint_at_end=samples <= MANY_TRIALS
+                num_to_keep=keep, checkpoint_at_end=samples <= MANY_TRIALS
             ),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=2),
@@ -330,7 +345,7 @@ def _fresh(
     )
 
 
-def _fit(tuner: tune.Tuner, samples: int) -> None:
+def fit(tuner: tune.Tuner, samples: int) -> None:
     state_seconds = max(STATE_SECONDS, STATE_SECONDS * samples / MANY_TRIALS)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", f"{state_seconds:g}")
     with warnings.catch_warnings(), _interruptible():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.training.own_run import OwnRun
+from tune_jobs.training.segments import Segment, segments_of
 from tune_jobs.tuning.guard import guarded
 from tune_jobs.tuning.leaving import on_a_leaving_node
 from tune_jobs.tuning.racing import TIME_ATTR
@@ -132,7 +133,10 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         self.run: TrainingRun | OwnRun | None = None
         size = config["batch_size"]
         self.device_name = device.describe(self.device)
-        self.micro_batch_size = shared.micro_batch_sizes.get((self.device_name, size), size)
+        self.micro_batch_size = self._micro_batch_size(size)
+        segments = self._segments(config.get("schedule"))
+        sizes = [size, *(segment.batch_size for segment in segments)]
+        self.report_seconds = max(shared.report_seconds[s] for s in sizes)
         whole = config.get("whole", False)
         settings = RunSettings(
             batch_size=size,
@@ -143,6 +147,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             seed=config["seed"],
             budget_examples=shared.budget_examples,
             target=shared.target,
+            segments=segments,
             rungs=shared.rungs,
             stops_at_target=shared.stops_at_target and not whole,
             most_examples=config.get("most_examples"),
@@ -151,9 +156,20 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             train_sample=shared.train_sample if whole else 0,
             evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )
-        with guarded(shared.report_seconds[size]):
+        with guarded(self.report_seconds):
             self.run = self._run(settings)
         self.saved_at = time.monotonic()
+
+    def _micro_batch_size(self, batch_size: int) -> int:
+        known = self.shared.micro_batch_sizes
+        return known.get((self.device_name, batch_size), batch_size)
+
+    def _segments(self, schedule: str | None) -> tuple[Segment, ...]:
+        """Of a batch schedule, each cut into micro-batches as its batch size was profiled."""
+        return tuple(
+            replace(segment, micro_batch_size=self._micro_batch_size(segment.batch_size))
+            for segment in segments_of(schedule or "")
+        )
 
     def _run(self, settings: RunSettings) -> TrainingRun | OwnRun:
         if self.loop is None:
@@ -165,7 +181,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         # By its title Ray's dashboard lists a process; it serves one trial after the other.
         ray._raylet.setproctitle(f"ray::{self.trial_name}")
         try:
-            with guarded(self.shared.report_seconds[self.run.settings.batch_size]):
+            with guarded(self.report_seconds):
                 return self._result(self.run.advance())
         except Exception as error:
             if not is_out_of_memory(error):

@@ -17,6 +17,7 @@ from tune_jobs.reporting.page import tables
 from tune_jobs.reporting.page.markup import element, joined
 from tune_jobs.reporting.page.tables import named
 from tune_jobs.reporting.terminal import named_target, next_step
+from tune_jobs.training.segments import segments_of
 from tune_jobs.verdicts import Verdict
 
 LIMITS = {
@@ -42,6 +43,7 @@ def answer_box(verdict: Verdict) -> Markup:
         "div",
         element("p", verdict.answer, class_="first"),
         element("dl", *shown, class_="answer") if shown else None,
+        _schedule(verdict),
         element("p", verdict.change, class_="reason") if verdict.change else None,
         element("p", element("code", following)) if following else None,
         element("p", element("span", verdict.status, class_="badge"), " ", _at(verdict)),
@@ -63,6 +65,25 @@ def _at(verdict: Verdict) -> str:
     parts.append(f"goal {goal_name(verdict.goal, verdict.metric)}{target}")
     parts.append(f"confidence {verdict.confidence:.0%}, tolerance {verdict.tolerance:.0%}")
     return "; ".join(parts) + "."
+
+
+def _schedule(verdict: Verdict) -> Markup | None:
+    """What a batch schedule takes against the fixed batch size, and its segments in words."""
+    found = verdict.schedule
+    if found is None:
+        return None
+    parts = (
+        f"from example {s.from_examples:,} on {s.batch_size} at {learning_rate(s.learning_rate)}"
+        for s in segments_of(found.schedule or "")
+    )
+    told = found.told if found.schedule else None
+    named = f"Its batch sizes and learning rates: {'; '.join(parts)}." if found.schedule else None
+    return element(
+        "p",
+        element("strong", "Batch schedule. "),
+        " ".join(text for text in (found.sentence, named, told) if text),
+        id="schedule",
+    )
 
 
 def _limit(verdict: Verdict) -> Markup | None:
