@@ -18,11 +18,14 @@ import pytest
 
 from tests.trained import CPU
 from tune_jobs.errors import UserError
+from tune_jobs.measure.own_probe import measure_own
+from tune_jobs.measure.probe import ProbeRequest, Subject
+from tune_jobs.measure.profiling import Variants, to_profiles
 from tune_jobs.own_loop import OwnLoop, Settings, Told, own_loop
 from tune_jobs.training.loop import Report, RunSettings
 from tune_jobs.training.own_facts import facts
 from tune_jobs.training.own_run import OwnRun, Returned
-from tune_jobs.workload_source import users_loop
+from tune_jobs.workload_source import WorkloadSource, users_loop
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "models" / "examples" / "own_loop.py"
 
@@ -192,3 +195,22 @@ def test_lightning_trains_what_a_function_gives(tmp_path: Path) -> None:
 def test_without_lightning_the_command_that_installs_it_is_told() -> None:
     with pytest.raises(UserError, match="needs the package lightning"):
         users_loop("tests.test_own_loop:halving", lightning=True)
+
+
+def test_every_trial_trains_to_the_same_schedule_wherever_it_is_to_end(tmp_path: Path) -> None:
+    def tells_its_budget(settings: Settings, report: Told) -> None:
+        report(examples_seen=100, val_metric=float(settings.budget_examples))
+
+    planned = run_of(loop_of(tells_its_budget), tmp_path, most_examples=300)
+    assert planned.advance().val_metric == 1000.0
+    assert planned.stop()
+
+
+def test_what_cannot_be_known_of_a_function_is_missing_in_its_profile() -> None:
+    source = WorkloadSource("train", "mine", None, train=f"{EXAMPLE}:train")
+    subject = Subject(source, "adam", 1e-3, 0, 0, 1, 0.0, None)
+    reading = measure_own(ProbeRequest(subject, 64, 64, 0.0))
+    (row,) = to_profiles(Variants({(64, 64): [reading]}), subject, [64], None, 0.0)
+    assert row.chosen and row.step_seconds
+    assert row.optimizer_seconds is row.evaluation_examples_per_second is None
+    assert row.base_memory_mib is None

@@ -46,10 +46,10 @@ def measure_own(request: ProbeRequest) -> ProbeReading:
     peak, limit = devices.peak_memory_mib(device), subject.memory_limit_mib
     return ProbeReading(
         update_seconds=seconds,
-        optimizer_seconds=0.0,
-        evaluation_examples_per_second=math.inf,
-        base_memory_mib=0.0,
-        training_memory_mib=peak,
+        optimizer_seconds=None,
+        evaluation_examples_per_second=None,
+        base_memory_mib=None,
+        training_memory_mib=peak,  # its evaluations' memory is not told apart
         peak_memory_mib=peak,
         reserved_memory_mib=devices.reserved_memory_mib(device),
         memory_limit_mib=limit or devices.total_memory_mib(device),

@@ -66,12 +66,15 @@ class ProbeRequest:
 
 @dataclass(frozen=True)
 class ProbeReading:
-    """What was measured; fields as in `BatchSizeProfile`, seconds for each timed update."""
+    """What was measured; fields as in `BatchSizeProfile`, seconds for each timed update.
+
+    None is what cannot be known of a training function of the user's own.
+    """
 
     update_seconds: tuple[float, ...]
-    optimizer_seconds: float
-    evaluation_examples_per_second: float
-    base_memory_mib: float
+    optimizer_seconds: float | None
+    evaluation_examples_per_second: float | None
+    base_memory_mib: float | None
     training_memory_mib: float | None
     peak_memory_mib: float | None
     reserved_memory_mib: float | None

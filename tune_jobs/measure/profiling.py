@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -139,7 +139,8 @@ class DeviceProfiler:
 
     def _predicted(self, size: int, micro: int) -> float:
         """Seconds of an update in passes of `micro`: the passes, and one optimizer step."""
-        optimizer = statistics.median(r.optimizer_seconds for r in self.seen.readings[micro, micro])
+        optimizer = _median(r.optimizer_seconds for r in self.seen.readings[micro, micro])
+        assert optimizer is not None  # a function of the user's own is never cut into passes
         one_pass = self.seen.step_seconds((micro, micro)) - optimizer
         return math.ceil(size / micro) * one_pass + optimizer
 
@@ -298,11 +299,9 @@ def _finished(
         step_seconds_low=low,
         step_seconds_high=high,
         step_seconds_min=min(min(r.update_seconds) for r in readings),
-        optimizer_seconds=statistics.median(r.optimizer_seconds for r in readings),
+        optimizer_seconds=_median(r.optimizer_seconds for r in readings),
         examples_per_second=size / step,
-        evaluation_examples_per_second=statistics.median(
-            r.evaluation_examples_per_second for r in readings
-        ),
+        evaluation_examples_per_second=_median(r.evaluation_examples_per_second for r in readings),
         peak_memory_mib=_largest(r.peak_memory_mib for r in readings),
         training_memory_mib=_largest(r.training_memory_mib for r in readings),
         reserved_memory_mib=_largest(r.reserved_memory_mib for r in readings),
@@ -326,8 +325,13 @@ def _of_loader(size: int, pipelines: Sequence[InputPipeline]) -> dict[str, Any]:
     }
 
 
-def _largest(values: object) -> float | None:
-    return max((v for v in values if v is not None), default=None)  # type: ignore[attr-defined]
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((v for v in values if v is not None), default=None)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None
 
 
 def _blank(

@@ -87,7 +87,7 @@ class OwnRun:
             batch_size=self.settings.batch_size,
             learning_rate=self.settings.learning_rate,
             seed=self.settings.seed,
-            budget_examples=self.settings.most_examples or self.settings.budget_examples,
+            budget_examples=self.settings.budget_examples,
             device="cuda:0" if self.device.type == "cuda" else "cpu",
             target=self.settings.target,
             checkpoint_folder=self.folder,
