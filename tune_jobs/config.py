@@ -541,6 +541,11 @@ def requested_micro_batch(config: SweepConfig) -> int | None:
     return int(config.micro_batch)
 
 
+def probe_seconds(profile_seconds: float) -> float:
+    """How long one probe may take, and the first try of a training function of the user's own."""
+    return max(60.0, 2 * profile_seconds)
+
+
 def _number(text: str) -> float:
     """The finite number that `text` says, or NaN."""
     try:

@@ -46,7 +46,11 @@ class Settings:
 
 
 class Told(Protocol):
-    """`report`: what is known after so many examples. False: the run is to end now."""
+    """`report`: what is known after so many examples. False: the run is to end now.
+
+    `evaluation_seconds` are those since the last report that were no training; where they are not
+    given, all seconds between two reports count as training.
+    """
 
     def __call__(
         self,
@@ -56,6 +60,7 @@ class Told(Protocol):
         test_metric: float | None = None,
         train_loss: float | None = None,
         updates: int | None = None,
+        evaluation_seconds: float | None = None,
     ) -> bool: ...
 
 

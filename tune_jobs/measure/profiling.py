@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from tune_jobs.config import probe_seconds
 from tune_jobs.errors import UserError
 from tune_jobs.measure import cost_model
 from tune_jobs.measure.fresh import Caller, Outcome
@@ -165,7 +166,8 @@ class DeviceProfiler:
     def _expected_seconds(self, variant: Variant) -> float:
         step = self.seen.step_seconds(variant)
         timed = max(SECONDS_OF_A_PROBE, FEWEST_UPDATES * step)
-        return SECONDS_TO_BEGIN + WARM_UPDATES * step + timed
+        begin = _median(r.begin_seconds for r in self.seen.readings[variant])
+        return (begin or SECONDS_TO_BEGIN + WARM_UPDATES * step) + timed
 
     def _is_open(self, variant: Variant) -> bool:
         """Whether another round should tell more of it; a way that is clearly slower is done."""
@@ -200,7 +202,7 @@ class DeviceProfiler:
 
     def _probe(self, variant: Variant) -> Outcome:
         request = ProbeRequest(self.subject, *variant, SECONDS_OF_A_PROBE, FEWEST_UPDATES)
-        limit = max(60.0, 2 * self.plan.cap_seconds)
+        limit = probe_seconds(self.plan.cap_seconds)
         outcome = self.caller.call(measure_update, request, timeout_seconds=limit)[0]
         self.seen.add(variant, outcome)
         return outcome
