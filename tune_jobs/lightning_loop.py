@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -38,12 +39,13 @@ def _loop(make: Callable[..., Any], metric: str) -> Callable[[Settings, Told], N
 
         lightning.seed_everything(settings.seed, verbose=False)
         module, data = make(settings)
+        reports = _reports(settings, report, metric)
         trainer = lightning.Trainer(
             max_epochs=-1,
             max_steps=math.ceil(settings.budget_examples / settings.batch_size),
             accelerator="cpu" if settings.device == "cpu" else "gpu",
             devices=1,
-            callbacks=[_reports(settings, report, metric)],
+            callbacks=[reports],
             num_sanity_val_steps=0,
             logger=False,
             enable_checkpointing=False,
@@ -51,6 +53,8 @@ def _loop(make: Callable[..., Any], metric: str) -> Callable[[Settings, Told], N
             enable_model_summary=False,
         )
         trainer.fit(module, datamodule=data)
+        if reports.told_at < trainer.global_step:  # the budget ended within an epoch
+            trainer.validate(module, datamodule=data, verbose=False)
 
     return train
 
@@ -60,14 +64,25 @@ def _reports(settings: Settings, report: Told, metric: str) -> Any:
     import lightning
 
     class Reports(lightning.Callback):  # type: ignore[misc]
+        told_at = 0
+        began = 0.0
+
+        def on_validation_start(self, trainer: Any, module: Any) -> None:
+            self.began = time.perf_counter()
+
         def on_validation_end(self, trainer: Any, module: Any) -> None:
+            evaluated = time.perf_counter() - self.began
             known = trainer.callback_metrics
             if metric not in known:
                 named = ", ".join(sorted(known)) or "nothing"
                 raise UserError(f"the module logs no {metric!r}; it logs {named}")
             seen = trainer.global_step * settings.batch_size
+            self.told_at = trainer.global_step
             if not report(
-                examples_seen=seen, val_metric=float(known[metric]), updates=trainer.global_step
+                examples_seen=seen,
+                val_metric=float(known[metric]),
+                updates=self.told_at,
+                evaluation_seconds=evaluated,
             ):
                 trainer.should_stop = True
 
