@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from tests.tracked import result
 from tune_jobs.config import SweepConfig
@@ -37,6 +38,8 @@ from tune_jobs.training.own_process import LoopFailed, LoopSilent, OwnProcess, R
 from tune_jobs.training.own_run import OwnRun
 from tune_jobs.tuning.failures import reason_of
 from tune_jobs.tuning.guard import guarded
+from tune_jobs.tuning.requests import Requests, TrialRequest
+from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.workload_source import WorkloadSource, users_loop
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "models" / "examples" / "own_loop.py"
@@ -257,6 +260,73 @@ def reason_of_trial(error: LoopFailed) -> str:
     from ray.exceptions import RayTaskError
 
     return reason_of(RayTaskError("step", "of Ray", error).as_instanceof_cause())
+
+
+@pytest.fixture
+def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchSizeTrial]:
+    """A trial as an actor has it, without Ray."""
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "here")
+    monkeypatch.setattr("ray._raylet.setproctitle", lambda title: None)
+    monkeypatch.setattr("tune_jobs.tuning.trial.on_a_leaving_node", lambda: False)
+    it = object.__new__(BatchSizeTrial)
+    it._trial_info = None
+    yield it
+    it.cleanup()
+
+
+def begin(trial: BatchSizeTrial, name: str, log: Path) -> None:
+    threads = torch.get_num_threads()
+    shared = SharedByTrials(
+        source_of(name), "adam", 0.3, 1000, (), 0, 0, [], {},
+        Requests({10: TrialRequest(1.0, 0.0, None)}, {}), {10: threads}, None, 60.0, {10: 60.0},
+        stops_at_target=True,
+    )  # fmt: skip
+    with log.open("w") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", file)
+        trial.setup({"batch_size": 10, "learning_rate": 0.1, "seed": 0}, shared)
+
+
+def run_in(trial: BatchSizeTrial) -> OwnRun:
+    assert isinstance(trial.run, OwnRun)
+    return trial.run
+
+
+def test_a_trial_ends_its_functions_process_when_it_is_done(
+    trial: BatchSizeTrial, tmp_path: Path
+) -> None:  # 2
+    begin(trial, "halving", tmp_path / "log")
+    first = run_in(trial)
+    results = [trial.step() for _ in range(7)]
+    assert results[-1]["done"] and results[-1]["outcome"] == "finished"
+    assert first.process.child.returncode is not None and (first.folder / "seen").exists()
+    assert trial.reset_config({"batch_size": 10, "learning_rate": 0.2, "seed": 1})
+    second = run_in(trial)
+    assert not first.folder.exists() and second.process.child.poll() is None
+    trial.cleanup()
+    assert second.process.child.returncode is not None and not second.folder.exists()
+
+
+def test_a_trial_whose_function_fails_leaves_no_process_and_no_file(
+    trial: BatchSizeTrial, tmp_path: Path
+) -> None:  # 2
+    begin(trial, "raises", tmp_path / "log")
+    run = run_in(trial)
+    with pytest.raises(LoopFailed, match="no such column"):
+        trial.step()
+    assert run.process.child.returncode is not None and not run.folder.exists()
+
+
+def test_a_trial_tells_why_its_function_returned_and_that_memory_ended_it(
+    trial: BatchSizeTrial, tmp_path: Path
+) -> None:
+    begin(trial, "returns_early", tmp_path / "log")
+    trial.step()
+    result = trial.step()
+    assert result["done"] and result["outcome"] == "finished"
+    assert "returned by itself after 100 of 1,000" in result["reason"]
+    begin(trial, "wants_too_much", tmp_path / "log")
+    starved = trial.step()
+    assert (starved["outcome"], starved["done"]) == ("out_of_memory", True)
 
 
 def test_a_function_of_which_nothing_is_known_is_told() -> None:  # 4

@@ -90,13 +90,14 @@ def _since(began_at: float | None) -> float | None:
 class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
     """One trial. `step` trains to the next evaluation and reports it."""
 
+    run: TrainingRun | OwnRun | None = None
+
     def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
         allocator.keep_pages()
         self.shared = shared
         request = shared.requests.of(config)
         torch.set_num_threads(shared.threads[config["batch_size"]])
         self.device = device.pick(request.gpus)
-        self.run: TrainingRun | OwnRun | None = None
         if shared.source.train is None:
             self.workload = open_workload(shared)
             self.splits = splits_of(
