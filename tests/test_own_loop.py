@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ import psutil
 import pytest
 import torch
 
-from tests.tracked import result
-from tune_jobs.config import SweepConfig
+from tests.tracked import profile, result
+from tune_jobs.config import SweepConfig, probe_seconds
 from tune_jobs.errors import UserError
+from tune_jobs.measure.fresh import Outcome
 from tune_jobs.measure.own_probe import measure_own
 from tune_jobs.measure.probe import ProbeRequest, Subject
-from tune_jobs.measure.profiling import Variants, to_profiles
+from tune_jobs.measure.profiling import DeviceProfiler, ProfilePlan, Variants, to_profiles
 from tune_jobs.own_loop import own_loop
 from tune_jobs.reporting.answer import of_own_loop
 from tune_jobs.training import own_facts
@@ -39,6 +41,7 @@ from tune_jobs.training.own_run import OwnRun
 from tune_jobs.tuning.failures import reason_of
 from tune_jobs.tuning.guard import guarded
 from tune_jobs.tuning.requests import Requests, TrialRequest
+from tune_jobs.tuning.stages import report_seconds
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.workload_source import WorkloadSource, users_loop
 
@@ -365,6 +368,24 @@ def test_what_the_function_does_not_tell_and_where_it_ended_stands_beside_the_an
         "they ended.",
     ]
     assert of_own_loop(config, [whole]) == of_own_loop(SweepConfig(), [early]) == []
+
+
+def test_a_function_too_slow_to_be_timed_is_told_so() -> None:  # 4
+    class Late:
+        def call(self, *asked: Any, **more: Any) -> list[Outcome]:
+            return [Outcome(None, "timed_out", "took longer than its time limit and was ended")]
+
+    subject = Subject(source_of("slow"), "adam", 1e-3, 0, 0, 1, 0.0, None)
+    with pytest.raises(UserError, match=r"batch size 10: .*longer than its time limit.*raise p"):
+        DeviceProfiler(Late(), subject, ProfilePlan((10, 20), "auto", 1.0, 0.1), print).run()
+
+
+def test_a_trial_may_take_the_time_that_its_imports_need() -> None:
+    row = profile(10, 10, outcome="finished", step_seconds=0.01)
+    config = SweepConfig(validation_examples=0, budget_examples=1000)
+    allowed = report_seconds(config, [row])[10]
+    own = report_seconds(replace(config, train="mine.py:train"), [row])[10]
+    assert own == allowed + probe_seconds(config.profile_seconds)
 
 
 def test_lightning_trains_what_a_function_gives(run_of: Runs) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from itertools import pairwise
 
 from tune_jobs.measure.probe import ProbeReading, ProbeRequest
@@ -39,15 +40,14 @@ def measure_own(request: ProbeRequest) -> ProbeReading:
     rate = scaled_learning_rate(subject.optimizer, subject.base_learning_rate, size)
     endless = math.inf if process.mode == "max" else -math.inf
     settings = RunSettings(size, size, rate, subject.optimizer, 0, process.budget_examples, endless)
-    run = OwnRun(settings, process)
     seconds, examples = [0.0], [0]
-    while len(seconds) <= FEWEST_REPORTS or time.perf_counter() - began < request.seconds:
-        report = run.advance()
-        seconds.append(report.train_seconds)
-        examples.append(report.examples_seen)
-        if report.done:
-            break
-    run.close()
+    with closing(OwnRun(settings, process)) as run:
+        while len(seconds) <= FEWEST_REPORTS or time.perf_counter() - began < request.seconds:
+            report = run.advance()
+            seconds.append(report.train_seconds)
+            examples.append(report.examples_seen)
+            if report.done:
+                break
     first = 1 if len(seconds) > FEWEST_REPORTS else 0  # the first stretch begins with imports, data
     pairs = pairwise(list(zip(seconds, examples, strict=True))[first:])
     peak = run.progress.peak_memory_mib

@@ -93,7 +93,7 @@ class DeviceProfiler:
         """The first round, the largest batch by a probe of its own, then further rounds.
 
         Errors:
-            UserError: the model itself fails, at the smallest batch size.
+            UserError: the model itself fails, or takes too long, at the smallest batch size.
         """
         self._first_round()
         self._verify_largest()
@@ -112,7 +112,8 @@ class DeviceProfiler:
                 self.seen.refusals[variant] = _not_tried(refused)
                 continue
             outcome = self._probe(variant)
-            if outcome.ended == "raised" and not outcome.out_of_memory and not self.seen.readings:
+            own = outcome.ended in ("raised", "timed_out") and not outcome.out_of_memory
+            if own and not self.seen.readings:
                 raise _models_own_error(self.subject.source.model, size, outcome)
             if outcome.out_of_memory:
                 refused = variant[1]
@@ -409,6 +410,11 @@ def _not_tried(refused: int) -> Outcome:
 
 
 def _models_own_error(model: str, size: int, outcome: Outcome) -> UserError:
+    if outcome.ended == "timed_out":
+        return UserError(
+            f"model {model!r} at batch size {size}: timing a few updates {outcome.reason}; raise "
+            "profile_seconds, of which the limit is twice, or leave the batch size out"
+        )
     remedy = "correct the model"
     if "more than 1 value per channel" in str(outcome.reason):
         remedy = "batch normalisation cannot train on one example: leave 1 out of --batch-sizes"

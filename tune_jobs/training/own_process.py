@@ -39,6 +39,7 @@ SECONDS_TO_END = 5.0  # that a function has to return once it is told to
 LOOK_SECONDS = 0.5  # between two looks whether the process lives
 MOST_PRINTED = 1024 * 1024  # bytes of a run that go to its log; the rest is dropped
 LAST_PRINTED = 2000  # bytes that are told of a process that ends without a word
+DROPPED = b"\n[what it printed further is dropped]\n"
 NO_REPORT = (
     "the function returned without a report; call report(examples_seen=..., val_metric=...) at "
     "least once"
@@ -231,12 +232,11 @@ class Printed(threading.Thread):
         with self.pipe:
             while chunk := os.read(self.pipe.fileno(), 65536):
                 self.end = (self.end + chunk)[-LAST_PRINTED:]
-                if self.log is None or left <= 0:
-                    continue
-                os.write(self.log, chunk[:left])
-                left -= len(chunk)
-                if left <= 0:
-                    os.write(self.log, b"\n[what it printed further is dropped]\n")
+                if self.log is not None and left > 0:
+                    left -= len(chunk)
+                    end = DROPPED if left <= 0 else b""
+                    with contextlib.suppress(OSError):  # a pipe that is not read stops the function
+                        os.write(self.log, chunk[: left + len(chunk)] + end)
 
 
 def _environment(room: Room) -> dict[str, str]:
