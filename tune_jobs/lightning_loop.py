@@ -35,11 +35,12 @@ def check_installed() -> None:
 
 def _loop(make: Callable[..., Any], metric: str) -> Callable[[Settings, Told], None]:
     def train(settings: Settings, report: Told) -> None:
+        began = time.perf_counter()
         import lightning
 
         lightning.seed_everything(settings.seed, verbose=False)
         module, data = make(settings)
-        reports = _reports(settings, report, metric)
+        reports = _reports(settings, report, metric, began)
         trainer = lightning.Trainer(
             max_epochs=-1,
             max_steps=math.ceil(settings.budget_examples / settings.batch_size),
@@ -59,19 +60,25 @@ def _loop(make: Callable[..., Any], metric: str) -> Callable[[Settings, Told], N
     return train
 
 
-def _reports(settings: Settings, report: Told, metric: str) -> Any:
-    """A callback that reports after each validation, and ends the training when told to."""
+def _reports(settings: Settings, report: Told, metric: str, began: float) -> Any:
+    """A callback that reports after each validation, and ends the training when told to.
+
+    What passes from `began` to the first step is set-up, no training.
+    """
     import lightning
 
     class Reports(lightning.Callback):  # type: ignore[misc]
         told_at = 0
-        began = 0.0
+        untrained = 0.0  # seconds since the last report
+
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            self.untrained = time.perf_counter() - began
 
         def on_validation_start(self, trainer: Any, module: Any) -> None:
-            self.began = time.perf_counter()
+            self.untrained -= time.perf_counter()
 
         def on_validation_end(self, trainer: Any, module: Any) -> None:
-            evaluated = time.perf_counter() - self.began
+            untrained, self.untrained = self.untrained + time.perf_counter(), 0.0
             known = trainer.callback_metrics
             if metric not in known:
                 named = ", ".join(sorted(known)) or "nothing"
@@ -82,7 +89,7 @@ def _reports(settings: Settings, report: Told, metric: str) -> Any:
                 examples_seen=seen,
                 val_metric=float(known[metric]),
                 updates=self.told_at,
-                evaluation_seconds=evaluated,
+                evaluation_seconds=untrained,
             ):
                 trainer.should_stop = True
 

@@ -49,8 +49,8 @@ class Settings:
 class Told(Protocol):
     """`report`: what is known after so many examples. False: the run is to end now.
 
-    `evaluation_seconds` are those since the last report that were no training; where they are not
-    given, all seconds between two reports count as training.
+    `evaluation_seconds` are those since the last report that were no training, at the first one the
+    set-up as well; where they are not given, all seconds between two reports count as training.
     """
 
     def __call__(
