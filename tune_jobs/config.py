@@ -456,6 +456,11 @@ def _validate_way(config: SweepConfig) -> None:
             raise unknown_name("scaling_rules:", str(rule), SCALING_RULES)
     if config.search == "rules" and not config.scaling_rules:
         raise UserError(f"scaling_rules: none is named; give some of {', '.join(SCALING_RULES)}")
+    if config.search == "rules" and config.own_loop and config.base_learning_rate is None:
+        raise UserError(
+            "--search rules: a loop of your own has no range test to begin from; give "
+            "base_learning_rate, a rate at batch 256"
+        )
     if config.search == "theory" and (not config.noise_scale or config.own_loop):
         what = "a loop of your own has none" if config.own_loop else "noise_scale is off"
         raise UserError(
@@ -662,6 +667,11 @@ def requested_micro_batch(config: SweepConfig) -> int | None:
             "integer"
         )
     return int(config.micro_batch)
+
+
+def probe_seconds(profile_seconds: float) -> float:
+    """How long one probe may take, and the first try of a training function of the user's own."""
+    return max(60.0, 2 * profile_seconds)
 
 
 def _number(text: str) -> float:

@@ -10,7 +10,7 @@
             if time_to_evaluate and not report(examples_seen=seen, val_metric=evaluate(model)):
                 return
 
-A sweep runs it with `--train FILE.py:train`.
+A sweep runs it with `--train FILE.py:train`, each run in a fresh process of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Settings:
     """What a function of the user's trains with.
 
     Attributes:
-        budget_examples: examples to train on at the most; `report` says earlier if that is enough.
+        budget_examples: examples to train on at the most, the same in every run: what a schedule is
+            made of. `report` says earlier if that is enough.
         device: `cpu` or `cuda:0`.
         target: the validation metric to reach.
         checkpoint_folder: its files are there again when an interrupted run is taken up; a function
@@ -46,7 +47,11 @@ class Settings:
 
 
 class Told(Protocol):
-    """`report`: what is known after so many examples. False: the run is to end now."""
+    """`report`: what is known after so many examples. False: the run is to end now.
+
+    `evaluation_seconds` are those since the last report that were no training, at the first one the
+    set-up as well; where they are not given, all seconds between two reports count as training.
+    """
 
     def __call__(
         self,
@@ -56,6 +61,7 @@ class Told(Protocol):
         test_metric: float | None = None,
         train_loss: float | None = None,
         updates: int | None = None,
+        evaluation_seconds: float | None = None,
     ) -> bool: ...
 
 

@@ -185,6 +185,8 @@ class TrialResult:
             For a run that was `alone` on its device it checks `train_seconds`.
         wall_time_seconds: what the clock said of the trial, contention and evaluation included.
         waited_seconds: how long the trial waited for its device, where that was measured.
+        evaluation_seconds: None where a training function of the user's own does not tell them:
+            then they are part of the train seconds.
         energy_joules: energy of the device during the updates, where there is a counter.
         peak_memory_mib: the trial's own peak; on CPU the process's peak resident set since the
             trial began, on CUDA the allocator's peak.
@@ -222,7 +224,7 @@ class TrialResult:
     train_seconds: float
     measured_train_seconds: float
     measured_time_to_target_seconds: float | None
-    evaluation_seconds: float
+    evaluation_seconds: float | None
     wall_time_seconds: float
     waited_seconds: float | None
     energy_joules: float | None

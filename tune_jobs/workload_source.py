@@ -49,11 +49,6 @@ class WorkloadSource:
     train: str | None = None
     lightning: bool = False
 
-    def own_loop(self) -> OwnLoop:
-        """The user's own training function, with what is to be known of it."""
-        assert self.train is not None
-        return users_loop(self.train, self.folder, self.lightning)
-
     def open(self) -> Workload:
         """The workload, made anew.
 
@@ -220,9 +215,14 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def raised(where: str, error: BaseException) -> UserError:
     """The error and where it was raised: the last line that is not of an installed package."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "site-packages" not in f.filename and "<" not in f.filename]
-    at = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    at = place_in(traceback.extract_tb(error.__traceback__))
     said = str(error).strip().splitlines()
     told = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     return UserError(f"{where} raised {told}{at}; correct it")
+
+
+def place_in(frames: traceback.StackSummary) -> str:
+    """The last line that is not of Python or an installed package, in parentheses."""
+    theirs = ("site-packages", "<", os.path.dirname(os.__file__))
+    own = [f for f in frames if not any(part in f.filename for part in theirs)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
 from tune_jobs.errors import SweepError
+from tune_jobs.training.process_end import how_it_ended
 
 _LENGTH = 8
 
@@ -143,12 +144,15 @@ def _fork(function: Callable[[Any], Any], argument: Any) -> _Child:
 
 def _outcome_of(function: Callable[[Any], Any], argument: Any) -> Outcome:
     from tune_jobs.training.out_of_memory import is_out_of_memory, requested_mib
+    from tune_jobs.training.own_process import LoopFailed
 
     try:
         return Outcome(function(argument), "returned")
     except Exception as error:
         trace = traceback.format_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, LoopFailed):  # of another process, whose words they are
+            reason, trace = error.said, error.trace
         starved = is_out_of_memory(error)
         return Outcome(None, "raised", reason, trace, starved, requested_mib(error))
 
@@ -171,14 +175,9 @@ def _await(child: _Child, deadline: float) -> Outcome:
 
 
 def _outcome_of_status(status: int) -> Outcome:
-    """A child that ended without a word. The kernel's killer of processes sends SIGKILL."""
-    if not os.WIFSIGNALED(status):
-        return Outcome(None, "killed", f"exited with status {os.waitstatus_to_exitcode(status)}")
-    number = os.WTERMSIG(status)
-    name = signal.Signals(number).name
-    starved = number == signal.SIGKILL
-    told = " (the kernel does so when the host's memory is used up)" if starved else ""
-    return Outcome(None, "killed", f"ended by {name}{told}", out_of_memory=starved)
+    """A child that ended without a word."""
+    how, starved = how_it_ended(os.waitstatus_to_exitcode(status))
+    return Outcome(None, "killed", how, out_of_memory=starved)
 
 
 def main() -> None:

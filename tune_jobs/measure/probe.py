@@ -66,12 +66,16 @@ class ProbeRequest:
 
 @dataclass(frozen=True)
 class ProbeReading:
-    """What was measured; fields as in `BatchSizeProfile`, seconds for each timed update."""
+    """What was measured; fields as in `BatchSizeProfile`, seconds for each timed update.
+
+    None is what cannot be known of a training function of the user's own. `begin_seconds` are those
+    before it is timed, where it has a process of its own.
+    """
 
     update_seconds: tuple[float, ...]
-    optimizer_seconds: float
-    evaluation_examples_per_second: float
-    base_memory_mib: float
+    optimizer_seconds: float | None
+    evaluation_examples_per_second: float | None
+    base_memory_mib: float | None
     training_memory_mib: float | None
     peak_memory_mib: float | None
     reserved_memory_mib: float | None
@@ -81,15 +85,16 @@ class ProbeReading:
     train_examples: int
     device: str
     pipeline: InputPipeline | None = None
+    begin_seconds: float | None = None
 
 
 def measure_update(request: ProbeRequest) -> ProbeReading:
     """Train some updates of `request.batch_size` examples, then evaluate; tell time and memory."""
-    allocator.keep_pages()
     if request.subject.source.train is not None:
         from tune_jobs.measure.own_probe import measure_own
 
         return measure_own(request)
+    allocator.keep_pages()
     subject = request.subject
     torch.set_num_threads(subject.threads)
     device = devices.pick(subject.gpus)

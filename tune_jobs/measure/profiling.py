@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from tune_jobs.config import probe_seconds
 from tune_jobs.errors import UserError
 from tune_jobs.measure import cost_model
 from tune_jobs.measure.fresh import Caller, Outcome
@@ -92,7 +93,7 @@ class DeviceProfiler:
         """The first round, the largest batch by a probe of its own, then further rounds.
 
         Errors:
-            UserError: the model itself fails, at the smallest batch size.
+            UserError: the model itself fails, or takes too long, at the smallest batch size.
         """
         self._first_round()
         self._verify_largest()
@@ -111,7 +112,8 @@ class DeviceProfiler:
                 self.seen.refusals[variant] = _not_tried(refused)
                 continue
             outcome = self._probe(variant)
-            if outcome.ended == "raised" and not outcome.out_of_memory and not self.seen.readings:
+            own = outcome.ended in ("raised", "timed_out") and not outcome.out_of_memory
+            if own and not self.seen.readings:
                 raise _models_own_error(self.subject.source.model, size, outcome)
             if outcome.out_of_memory:
                 refused = variant[1]
@@ -139,7 +141,8 @@ class DeviceProfiler:
 
     def _predicted(self, size: int, micro: int) -> float:
         """Seconds of an update in passes of `micro`: the passes, and one optimizer step."""
-        optimizer = statistics.median(r.optimizer_seconds for r in self.seen.readings[micro, micro])
+        optimizer = _median(r.optimizer_seconds for r in self.seen.readings[micro, micro])
+        assert optimizer is not None  # a function of the user's own is never cut into passes
         one_pass = self.seen.step_seconds((micro, micro)) - optimizer
         return math.ceil(size / micro) * one_pass + optimizer
 
@@ -164,7 +167,8 @@ class DeviceProfiler:
     def _expected_seconds(self, variant: Variant) -> float:
         step = self.seen.step_seconds(variant)
         timed = max(SECONDS_OF_A_PROBE, FEWEST_UPDATES * step)
-        return SECONDS_TO_BEGIN + WARM_UPDATES * step + timed
+        begin = _median(r.begin_seconds for r in self.seen.readings[variant])
+        return (begin or SECONDS_TO_BEGIN + WARM_UPDATES * step) + timed
 
     def _is_open(self, variant: Variant) -> bool:
         """Whether another round should tell more of it; a way that is clearly slower is done."""
@@ -199,7 +203,7 @@ class DeviceProfiler:
 
     def _probe(self, variant: Variant) -> Outcome:
         request = ProbeRequest(self.subject, *variant, SECONDS_OF_A_PROBE, FEWEST_UPDATES)
-        limit = max(60.0, 2 * self.plan.cap_seconds)
+        limit = probe_seconds(self.plan.cap_seconds)
         outcome = self.caller.call(measure_update, request, timeout_seconds=limit)[0]
         self.seen.add(variant, outcome)
         return outcome
@@ -298,11 +302,9 @@ def _finished(
         step_seconds_low=low,
         step_seconds_high=high,
         step_seconds_min=min(min(r.update_seconds) for r in readings),
-        optimizer_seconds=statistics.median(r.optimizer_seconds for r in readings),
+        optimizer_seconds=_median(r.optimizer_seconds for r in readings),
         examples_per_second=size / step,
-        evaluation_examples_per_second=statistics.median(
-            r.evaluation_examples_per_second for r in readings
-        ),
+        evaluation_examples_per_second=_median(r.evaluation_examples_per_second for r in readings),
         peak_memory_mib=_largest(r.peak_memory_mib for r in readings),
         training_memory_mib=_largest(r.training_memory_mib for r in readings),
         reserved_memory_mib=_largest(r.reserved_memory_mib for r in readings),
@@ -326,8 +328,13 @@ def _of_loader(size: int, pipelines: Sequence[InputPipeline]) -> dict[str, Any]:
     }
 
 
-def _largest(values: object) -> float | None:
-    return max((v for v in values if v is not None), default=None)  # type: ignore[attr-defined]
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((v for v in values if v is not None), default=None)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None
 
 
 def _blank(
@@ -403,6 +410,11 @@ def _not_tried(refused: int) -> Outcome:
 
 
 def _models_own_error(model: str, size: int, outcome: Outcome) -> UserError:
+    if outcome.ended == "timed_out":
+        return UserError(
+            f"model {model!r} at batch size {size}: timing a few updates {outcome.reason}; raise "
+            "profile_seconds, of which the limit is twice, or leave the batch size out"
+        )
     remedy = "correct the model"
     if "more than 1 value per channel" in str(outcome.reason):
         remedy = "batch normalisation cannot train on one example: leave 1 out of --batch-sizes"

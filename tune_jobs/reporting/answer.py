@@ -114,7 +114,12 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
         noise,
         [t for t in trials if t.stage == "search"],
         searched=searched_runs(config, trials),
-        left_out=[*of_recipe(config), *of_splits(config, trials), *left_out_of(trials)],
+        left_out=[
+            *of_recipe(config),
+            *of_splits(config, trials),
+            *of_own_loop(config, trials),
+            *left_out_of(trials),
+        ],
         target=at,
         scheduled=scheduled_of(config, trials, looks, profiles, noise),
     )
@@ -184,6 +189,24 @@ def of_splits(config: SweepConfig, trials: Sequence[TrialResult]) -> list[str]:
     if config.workload and ended and all(t.test_metric is None for t in ended):
         return ["The workload has no test split: how well it generalizes is not told."]
     return []
+
+
+def of_own_loop(config: SweepConfig, trials: Sequence[TrialResult]) -> list[str]:
+    """What a training function of the user's own does not tell, and where it ended by itself."""
+    if not config.own_loop:
+        return []
+    ran, told = [t for t in trials if t.outcome != "failed"], []
+    early = [t for t in ran if t.outcome == "finished" and t.reason]
+    if any(t.evaluation_seconds is None for t in ran):
+        told.append(
+            "The function does not tell its evaluation_seconds, so its train seconds hold them."
+        )
+    if early:
+        told.append(
+            f"{len(early)} of {len(ran)} runs returned by themselves before their budget; they "
+            "count as finished where they ended."
+        )
+    return told
 
 
 def left_out_of(trials: Sequence[TrialResult]) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
 
 import psutil
 import torch
 
-from tune_jobs.training import allocator
+from tune_jobs.training import allocator, resident
 
 _MIB = 1024 * 1024
 # On a CPU the activations of 50 images stay in its caches: 1.6 times the speed of 250.
@@ -51,11 +50,7 @@ def peak_memory_mib(device: torch.device) -> float | None:
     """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / _MIB
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    line = next((at for at in status.read_text().splitlines() if at.startswith("VmHWM:")), None)
-    return float(line.split()[1]) / 1024 if line else None
+    return resident.peak_resident_mib()
 
 
 def reserved_memory_mib(device: torch.device) -> float | None:
@@ -93,13 +88,7 @@ def limit_memory(device: torch.device, limit_mib: float, held_mib: float) -> Non
         share = min(1.0, limit_mib / total_memory_mib(device))
         torch.cuda.set_per_process_memory_fraction(share, device)
         return
-    data = next(
-        float(line.split()[1]) * 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmData:")
-    )
-    soft = int(data + max(0.0, limit_mib - held_mib) * _MIB)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    resident.limit_data(limit_mib, held_mib)
 
 
 def resident_memory_mib() -> float:

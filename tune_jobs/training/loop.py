@@ -87,7 +87,7 @@ class Report:
     test_metric: float | None
     train_metric: float | None
     train_seconds: float
-    evaluation_seconds: float
+    evaluation_seconds: float | None
     wall_time_seconds: float
     peak_memory_mib: float | None
     examples_to_target: int | None

@@ -1,119 +1,103 @@
 """A user's own training function as a run: it reports, waits for leave, and goes on.
 
-The function has a thread of its own, which runs only while `advance` waits for its next report: the
-clock between two reports is the run's alone.
+It trains in a process of its own, and only while `advance` waits for its next report: the clock
+between two reports is the run's alone.
 """
 
 from __future__ import annotations
 
 import math
-import queue
-import threading
-import time
+import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tune_jobs.errors import UserError
-from tune_jobs.own_loop import OwnLoop, Settings
-from tune_jobs.training import device as devices
+from tune_jobs.own_loop import Settings
 from tune_jobs.training.loop import Progress, Report, RunSettings
+from tune_jobs.training.own_process import NO_REPORT, LoopFailed, OwnProcess
 from tune_jobs.workload import reaches
-
-SECONDS_TO_END = 5.0  # that a function has to return once it is told to
-
-
-class Returned(Exception):
-    """The function called `sys.exit`."""
-
-
-class _Stopped(BaseException):
-    """Ends a function that reports again after it was told to return."""
 
 
 class OwnRun:
-    """A run of one configuration; `advance`, `state` and `load_state` as `TrainingRun` has them."""
+    """A run of one configuration; `advance`, `state` and `load_state` as `TrainingRun` has them.
 
-    def __init__(
-        self, settings: RunSettings, loop: OwnLoop, device: torch.device, folder: Path
-    ) -> None:
-        devices.reset_peak_memory(device)
+    `process` is a fresh one, which the run ends. `reason` says why it ended, where it returned
+    before its budget and nobody had told it to.
+    """
+
+    examples_to_target: int = 0
+    evaluation_seconds: float | None = 0.0  # None once a report does not tell its own
+    reason: str | None = None
+    reserved_memory_mib: float | None = None
+    allocator_retries: int | None = None
+
+    def __init__(self, settings: RunSettings, process: OwnProcess) -> None:
         self.settings = settings
-        self.loop = loop
-        self.device = device
-        self.folder = folder
+        self.process = process
+        self.folder = Path(tempfile.mkdtemp(prefix="own-loop-"))
         self.progress = Progress()
         self.last: Report | None = None
         self.seen = 0
-        self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.leave: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self.thread: threading.Thread | None = None
-        self.stopped = False
+        self.stretch = 0  # examples between its last two reports
+        self.begun = False
 
     def advance(self) -> Report:
-        """Let the function train to its next report."""
-        began, before = time.perf_counter(), self.seen
+        """Let the function train to its next report.
+
+        Errors: as `OwnProcess.hear` raises them.
+        """
         while True:
-            self._go_on()
-            told = self.told.get()
-            if isinstance(told, BaseException):
-                raise told
-            if told is None:  # it returned
-                return self._ended(time.perf_counter() - began)
-            if told["examples_seen"] > before:  # a function taken up again may repeat itself
-                return self._reported(told, time.perf_counter() - began)
+            if self.begun:
+                self.process.tell(True)
+            else:
+                self.process.begin(self._settings())
+            self.begun = True
+            word = self.process.hear()
+            if "returned" in word:
+                return self._ended()
+            told = word["report"]
+            self.progress.wall_time_seconds += told["seconds"]
+            if told["examples_seen"] > self.seen:  # one taken up again may repeat itself
+                return self._reported(told)
 
-    def stop(self) -> bool:
-        """Tell the function to return; whether it did."""
-        if self.thread is None or not self.thread.is_alive():
-            return True
-        self.stopped = True
-        self.leave.put(False)
-        self.thread.join(SECONDS_TO_END)
-        return not self.thread.is_alive()
+    def stop(self) -> None:
+        """Tell the function to return, and end its process; its files stay."""
+        self.process.leave()
 
-    def _go_on(self) -> None:
-        if self.thread is not None:
-            self.leave.put(True)
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
+    def close(self) -> None:
+        """End it, and let its files go."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self) -> None:
-        settings = Settings(
+    def _settings(self) -> Settings:
+        return Settings(
             batch_size=self.settings.batch_size,
             learning_rate=self.settings.learning_rate,
             seed=self.settings.seed,
-            budget_examples=self.settings.most_examples or self.settings.budget_examples,
-            device="cuda:0" if self.device.type == "cuda" else "cpu",
+            budget_examples=self.settings.budget_examples,
+            device=self.process.device,
             target=self.settings.target,
             checkpoint_folder=self.folder,
         )
-        try:
-            self.loop(settings, self._report)
-            self.told.put(None)
-        except SystemExit as error:
-            self.told.put(Returned(f"the function called sys.exit({error.code!r})"))
-        except BaseException as error:  # it goes on to whoever waits for a report
-            self.told.put(error)
 
-    def _report(self, **told: Any) -> bool:
-        if self.stopped:
-            raise _Stopped  # it was told to return, and went on
-        self.told.put(_checked(told))
-        return self.leave.get()
-
-    def _reported(self, told: dict[str, Any], seconds: float) -> Report:
+    def _reported(self, told: dict[str, Any]) -> Report:
         progress, size = self.progress, self.settings.batch_size
         before, self.seen = self.seen, told["examples_seen"]
-        progress.updates = told.get("updates") or max(1, round(self.seen / size))
-        progress.train_seconds += seconds
-        progress.wall_time_seconds += seconds
+        self.stretch = self.seen - before
+        progress.updates = told["updates"] or max(1, round(self.seen / size))
+        self._count(told["seconds"], told["evaluation_seconds"])
+        peaks = (progress.peak_memory_mib, told["peak_memory_mib"])
+        progress.peak_memory_mib = max((p for p in peaks if p is not None), default=None)
+        self.reserved_memory_mib = told.get("reserved_memory_mib")
+        self.allocator_retries = told.get("allocator_retries")
         diverged = not math.isfinite(told["val_metric"])
-        reached = not diverged and reaches(told["val_metric"], self.settings.target, self.loop.mode)
+        reached = not diverged and reaches(
+            told["val_metric"], self.settings.target, self.process.mode
+        )
         if reached and progress.updates_to_target is None:
             progress.updates_to_target = progress.updates
             progress.train_seconds_to_target = progress.train_seconds
@@ -122,16 +106,22 @@ class OwnRun:
         self.last = self._as_report(told, passed[-1] if passed else None, diverged)
         return self.last
 
+    def _count(self, seconds: float, evaluation: float | None) -> None:
+        """The seconds since the last report: training, but for what the function says was not."""
+        self.progress.train_seconds += seconds - (evaluation or 0.0)
+        known = None if evaluation is None else self.evaluation_seconds
+        self.evaluation_seconds = None if known is None else known + (evaluation or 0.0)
+
+    def _most(self) -> int:
+        """Examples at which it ends, the budget if it has reached its target."""
+        if self.progress.updates_to_target is not None:
+            return self.settings.budget_examples
+        return self.settings.most_examples or self.settings.budget_examples
+
     def _as_report(self, told: dict[str, Any], rung: int | None, diverged: bool) -> Report:
         progress, settings = self.progress, self.settings
-        progress.peak_memory_mib = devices.peak_memory_mib(self.device)
         reached = progress.updates_to_target is not None
-        most = (
-            settings.budget_examples
-            if reached
-            else (settings.most_examples or settings.budget_examples)
-        )
-        done = diverged or self.seen >= most or (reached and settings.stops_at_target)
+        done = diverged or self.seen >= self._most() or (reached and settings.stops_at_target)
         return Report(
             examples_seen=self.seen,
             updates=progress.updates,
@@ -142,7 +132,7 @@ class OwnRun:
             test_metric=told.get("test_metric"),
             train_metric=None,
             train_seconds=progress.train_seconds,
-            evaluation_seconds=0.0,
+            evaluation_seconds=self.evaluation_seconds,
             wall_time_seconds=progress.wall_time_seconds,
             peak_memory_mib=progress.peak_memory_mib,
             examples_to_target=self.examples_to_target if reached else None,
@@ -154,22 +144,20 @@ class OwnRun:
             done=done,
         )
 
-    def _ended(self, seconds: float) -> Report:
-        """It returned before its budget was used: what it said last stands."""
+    def _ended(self) -> Report:
+        """It returned by itself: what it said last stands."""
+        self.stop()
         if self.last is None:
-            raise UserError(
-                "the function returned without a report; call report(examples_seen=..., "
-                "val_metric=...) at least once"
+            raise LoopFailed(NO_REPORT)
+        if self.seen + self.stretch <= self._most():  # another report would have found room
+            self.reason = (
+                f"the function returned by itself after {self.seen:,} of {self._most():,} examples"
             )
-        self.progress.wall_time_seconds += seconds
-        told = {"val_metric": self.last.val_metric, "test_metric": self.last.test_metric}
-        return Report(**{**vars(self._as_report(told, None, False)), "done": True})
+        return replace(self.last, rung=None, done=True)
 
     def ended_report(self) -> Report:
         """Where the run stands when it cannot go on."""
         return self._as_report({"val_metric": math.nan}, None, diverged=True)
-
-    examples_to_target: int = 0
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, for `torch.save`: the files that the function keeps, too."""
@@ -184,6 +172,8 @@ class OwnRun:
             "progress": dict(vars(self.progress)),
             "seen": self.seen,
             "examples_to_target": self.examples_to_target,
+            "evaluation_seconds": self.evaluation_seconds,
+            "last": None if self.last is None else vars(self.last),
             "files": files,
         }
 
@@ -191,21 +181,9 @@ class OwnRun:
         """Go on from `state`: what was reported before is not reported again."""
         self.progress = Progress(**state["progress"])
         self.seen, self.examples_to_target = state["seen"], state["examples_to_target"]
+        self.evaluation_seconds = state["evaluation_seconds"]
+        self.last = None if state["last"] is None else Report(**state["last"])
         for name, content in state["files"].items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.numpy().tobytes())
-
-
-def _checked(told: dict[str, Any]) -> dict[str, Any]:
-    """A report as it was made.
-
-    Errors:
-        UserError: examples seen are no positive integer, or the metric is no number.
-    """
-    seen, value = told.get("examples_seen"), told.get("val_metric")
-    if not isinstance(seen, (int, np.integer)) or isinstance(seen, bool) or seen < 1:
-        raise UserError(f"report(examples_seen={seen!r}): must be a number of examples, 1 or more")
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise UserError(f"report(val_metric={value!r}): must be a number; give float(...)")
-    return told | {"examples_seen": int(seen), "val_metric": float(value)}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ray.exceptions import RayTaskError
 
 from tune_jobs.records import TrialResult
+from tune_jobs.training.own_process import LoopFailed
 
 MOST_CHARACTERS = 4000  # of a traceback: its end tells
 TRIES = 2  # failed trials of a batch size, none of it having run, after which it is left alone
@@ -19,6 +20,8 @@ def reason_of(error: BaseException | None) -> str:
     if not isinstance(error, RayTaskError):
         return f"{type(error).__name__}: {error}"
     cause = error.cause if isinstance(error.cause, BaseException) else error
+    if isinstance(cause, LoopFailed):  # the traceback that tells is of another process
+        return f"{cause}\n{cause.trace[-MOST_CHARACTERS:]}".rstrip()
     return f"{type(cause).__name__}: {cause}\n{str(error)[-MOST_CHARACTERS:]}"
 
 

@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tune_jobs.config import SweepConfig
+from tune_jobs.config import SweepConfig, probe_seconds
 from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.planning.allowance import FURTHER, Allowance
@@ -260,7 +260,9 @@ def report_seconds(config: SweepConfig, profiles: Sequence[BatchSizeProfile]) ->
         training = (row.step_seconds or 0.0) * config.budget_examples / row.batch_size
         evaluating = config.validation_examples / (row.evaluation_examples_per_second or math.inf)
         whole[row.batch_size] = max(whole.get(row.batch_size, 0.0), training + evaluating)
-    return {size: allowed_seconds(seconds) for size, seconds in whole.items()}
+    # A process of its own begins with imports, which no profile tells.
+    begin = probe_seconds(config.profile_seconds) if config.own_loop else 0.0
+    return {size: begin + allowed_seconds(seconds) for size, seconds in whole.items()}
 
 
 def checkpoint_seconds(trials_at_once: int) -> float:

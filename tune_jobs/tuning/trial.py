@@ -5,7 +5,7 @@ Imports stay light: no torchvision, MLflow or matplotlib comes into the trial's 
 
 from __future__ import annotations
 
-import tempfile
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
+from tune_jobs.training.own_process import OwnProcess, Room
 from tune_jobs.training.own_run import OwnRun
 from tune_jobs.training.segments import Segment, segments_of
 from tune_jobs.tuning.guard import guarded
@@ -91,22 +92,22 @@ def _since(began_at: float | None) -> float | None:
 class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
     """One trial. `step` trains to the next evaluation and reports it."""
 
+    run: TrainingRun | OwnRun | None = None
+
     def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
         allocator.keep_pages()
         self.shared = shared
         request = shared.requests.of(config)
         torch.set_num_threads(shared.threads[config["batch_size"]])
         self.device = device.pick(request.gpus)
-        self.loop = shared.source.own_loop() if shared.source.train else None
-        if self.loop is None:
+        if shared.source.train is None:
             self.workload = open_workload(shared)
             self.splits = splits_of(
                 self.workload, shared.validation_examples, shared.split_seed, self.device
             )
-        self.mode = (self.loop or self.workload.metric).mode
+            self._limit_memory(request)
         # The counter is of the whole GPU: a share of one has none of its own.
         self.joules = energy.counter(self.device) if request.gpus >= 1 else None
-        self._limit_memory(request)
         self.node = ray.util.get_node_ip_address()
         self.waited_seconds = _since(shared.began_at)
         self._begin(config)
@@ -120,8 +121,6 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             device.limit_memory(self.device, self.shared.memory_growth_mib, 0.0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        if isinstance(self.run, OwnRun) and not self.run.stop():
-            return False  # a function that does not end has its process ended
         self.waited_seconds = None if self.shared.began_at is None else 0.0
         torch.set_num_threads(self.shared.threads[new_config["batch_size"]])
         self._begin(new_config)
@@ -129,8 +128,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         shared = self.shared
-        # Lets the last trial's memory go before the next begins.
-        self.run: TrainingRun | OwnRun | None = None
+        self.cleanup()  # lets the last trial's memory go before the next begins
         size = config["batch_size"]
         self.device_name = device.describe(self.device)
         self.micro_batch_size = self._micro_batch_size(size)
@@ -157,7 +155,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )
         with guarded(self.report_seconds):
-            self.run = self._run(settings)
+            self.run = self._run(settings, shared.requests.of(config))
         self.saved_at = time.monotonic()
 
     def _micro_batch_size(self, batch_size: int) -> int:
@@ -171,10 +169,21 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             for segment in segments_of(schedule or "")
         )
 
-    def _run(self, settings: RunSettings) -> TrainingRun | OwnRun:
-        if self.loop is None:
+    def _run(self, settings: RunSettings, request: TrialRequest) -> TrainingRun | OwnRun:
+        shared = self.shared
+        if shared.source.train is None:
+            self.mode = self.workload.metric.mode
             return TrainingRun(settings, self.workload, self.splits, self.device, self.joules)
-        return OwnRun(settings, self.loop, self.device, Path(tempfile.mkdtemp(prefix="own-loop-")))
+        room = Room(
+            device="cpu" if self.device.type == "cpu" else "cuda:0",
+            threads=shared.threads[settings.batch_size],
+            memory_limit_mib=shared.memory_growth_mib,
+            gpu_share=min(1.0, request.gpus),
+            log=sys.stdout.fileno(),  # Ray's log of this process
+        )
+        process = OwnProcess(shared.source, room)
+        self.mode = process.mode
+        return OwnRun(settings, process)
 
     def step(self) -> dict[str, Any]:
         assert self.run is not None
@@ -185,6 +194,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
                 return self._result(self.run.advance())
         except Exception as error:
             if not is_out_of_memory(error):
+                self.cleanup()
                 raise
             return self._out_of_memory(error)
 
@@ -192,7 +202,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         """An outcome, not a failure: what was seen so far, and the reason."""
         assert self.run is not None
         result = self._result(self.run.ended_report())
-        self.run = None
+        self.cleanup()
         reason = str(error).splitlines()[0]
         return result | {"outcome": "out_of_memory", "reason": reason, "done": True, "score": WORST}
 
@@ -205,6 +215,9 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         result["waited_seconds"] = self.waited_seconds
         ended = "diverged" if report.diverged else "finished"
         result["outcome"] = ended if report.done else "stopped"
+        if isinstance(self.run, OwnRun) and report.done:
+            self.run.stop()  # its memory is wanted; the files it keeps stay until the next trial
+            result["reason"] = self.run.reason
         result["node"] = self.node
         result["device_name"] = self.device_name
         if report.rung is not None:
@@ -212,6 +225,12 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         due = time.monotonic() - self.saved_at > self.shared.checkpoint_seconds
         result[SHOULD_CHECKPOINT] = not report.done and (due or on_a_leaving_node())
         return result
+
+    def cleanup(self) -> None:
+        """Nothing of a run outlasts its trial."""
+        if isinstance(self.run, OwnRun):
+            self.run.close()
+        self.run = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         assert self.run is not None
