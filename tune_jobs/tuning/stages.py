@@ -202,6 +202,7 @@ def searched_next(
             "races": True,
             "most_examples": found.most_examples,
             "whole": False,
+            "why": found.why,
         }
     ]
 
