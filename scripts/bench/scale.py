@@ -44,6 +44,7 @@ from tune_jobs.planning.allowance import Allowance
 from tune_jobs.planning.search_plan import Range
 from tune_jobs.records import TrialResult
 from tune_jobs.reporting.progress import Progress
+from tune_jobs.reporting.standing import Rows
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import keeper, stages
 from tune_jobs.tuning.racing import BatchSizeRaces
@@ -125,9 +126,9 @@ class MadeUpTrials:
         self.keeper = keeper.RecordKeeper(self.config, store, [], requests, "search")
         self.keeper.setup()
         self.races = BatchSizeRaces(self.rungs, self.config.reduction_factor, 0.99, BUDGET, store)
-        progress = Progress("search", SIZES, self.config.trials, Console(file=io.StringIO()))
-        progress.already(store.read_trials())
-        keeper.LISTENERS["scale"] = [progress]
+        progress = Progress(self.config, Console(file=io.StringIO()))
+        self.watched = progress.watching("search", Rows(store.read_trials(), [], []), ended)
+        keeper.LISTENERS["scale"] = [self.watched.__enter__()]
 
     def rung(self, seen: int) -> int | None:
         return self.rungs.index(seen) if seen in self.rungs else None
