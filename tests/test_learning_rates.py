@@ -11,14 +11,8 @@ import pytest
 
 from tests import rows
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.learning_rates import (
-    Known,
-    Proposal,
-    bases_to_confirm,
-    evidence,
-    known_now,
-    propose,
-)
+from tune_jobs.planning.known import Known, Proposal, known_now
+from tune_jobs.planning.learning_rates import bases_to_confirm, evidence, propose
 from tune_jobs.records import TrialResult
 
 SIZES = (16, 32, 64, 128, 256)
@@ -149,6 +143,20 @@ def test_a_further_search_keeps_to_the_batch_sizes_that_are_open() -> None:
         made.append((asked, ended(str(len(made)), asked)))
     assert {asked.batch_size for asked, _ in made[CONFIG.trials :]} <= {16, 256}
     assert len(made) == CONFIG.trials + 6
+
+
+def test_a_further_search_goes_where_it_is_least_known_what_the_best_rate_would_save() -> None:
+    """Not to the leader, whose rates were tried most."""
+    made = searched(CONFIG)
+    counts = Counter(asked.batch_size for asked, _ in made)
+    leader, rival = max(SIZES, key=counts.__getitem__), min(SIZES, key=counts.__getitem__)
+    longer = replace(CONFIG, trials=CONFIG.trials + 1)
+    asked = propose(longer, SIZES, known(made), among=(leader, rival))
+    assert asked is not None and (asked.batch_size, asked.why) == (rival, "least known")
+    longer = replace(CONFIG, trials=CONFIG.trials + 6)
+    while (asked := propose(longer, SIZES, known(made), among=(leader, rival))) is not None:
+        made.append((asked, ended(str(len(made)), asked)))
+    assert Counter(asked.batch_size for asked, _ in made[CONFIG.trials :])[rival] >= 3
 
 
 def test_a_batch_size_that_was_confirmed_keeps_its_rate() -> None:

@@ -1,4 +1,4 @@
-"""Searches (one contract), shares, races, and the choosing that follows."""
+"""Races, and the choosing that follows the search."""
 
 from __future__ import annotations
 
@@ -7,126 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from ray.tune.search import Searcher
-
 from tests import rows
 from tune_jobs.config import SweepConfig
-from tune_jobs.errors import UserError
 from tune_jobs.planning.confirm_plan import unbracketed
-from tune_jobs.planning.search_plan import Range, shares
+from tune_jobs.planning.search_plan import Range
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning.racing import METRIC, TIME_ATTR, BatchSizeRaces, score
-from tune_jobs.tuning.searcher import BatchSizeShares
-from tune_jobs.tuning.space import SEARCHES, make_search
 
 RANGE = Range(centre=1e-3, span=10.0)
-
-
-@pytest.mark.parametrize("name", sorted(SEARCHES))
-def test_a_search_stays_in_range_begins_with_the_rule_and_repeats_for_a_seed(name: str) -> None:
-    def proposals() -> list[float]:
-        search = make_search(name, RANGE, 7, seed=3)
-        found = []
-        for k in range(7):
-            found.append(search.propose(str(k)))
-            search.observe(str(k), 1 - abs(found[-1] - 2e-3))
-        return found
-
-    first, second = proposals(), proposals()
-    assert first == second
-    assert first[0] == pytest.approx(RANGE.centre)
-    assert all(RANGE.low * 0.999 <= p <= RANGE.high * 1.001 for p in first)
-    assert len(set(first)) == 7
-
-
-def test_an_unknown_search_is_refused() -> None:
-    with pytest.raises(UserError, match="Did you mean 'tpe'"):
-        make_search("tpo", RANGE, 3, 0)
-
-
-def test_every_batch_size_gets_its_share() -> None:
-    assert shares(20, (16, 32, 64)) == {16: 7, 32: 7, 64: 6}
-
-
-def make_shares(search: str = "tpe") -> BatchSizeShares:
-    return BatchSizeShares(search, (16, 64), 6, RANGE, "adam", seed=0)
-
-
-def end(searcher: BatchSizeShares, trial_id: str, outcome: str, score: float) -> None:
-    searcher.on_trial_complete(trial_id, {"outcome": outcome, "score": score})
-
-
-def test_shares_go_round_the_batch_sizes_and_end_when_each_has_a_finisher() -> None:
-    searcher = make_shares()
-    given = [searcher.suggest(str(k)) for k in range(6)]
-    assert [g["batch_size"] for g in given] == [16, 64, 16, 64, 16, 64]
-    assert searcher.suggest("waits") is None
-    for k in range(6):
-        end(searcher, str(k), "finished", 0.95 if k < 2 else 0.9)
-    assert searcher.suggest("over") == Searcher.FINISHED
-
-
-def test_a_best_rate_at_the_end_of_those_tried_is_searched_beyond_and_no_further() -> None:
-    searcher = make_shares()
-    given = {str(k): searcher.suggest(str(k)) for k in range(6)}
-    lowest = min((g["base_learning_rate"], k) for k, g in given.items() if g["batch_size"] == 16)[1]
-    for k in range(6):
-        end(searcher, str(k), "finished", 0.95 if str(k) == lowest or k == 1 else 0.9)
-    beyond = searcher.suggest("below")
-    assert beyond["batch_size"] == 16 and beyond["races"] is True
-    assert beyond["base_learning_rate"] < given[lowest]["base_learning_rate"]
-    assert searcher.suggest("waits") is None
-    end(searcher, "below", "finished", 0.96)
-    assert searcher.suggest("further")["base_learning_rate"] < beyond["base_learning_rate"]
-    end(searcher, "further", "finished", 0.97)
-    assert searcher.suggest("over") == Searcher.FINISHED
-
-
-def test_a_batch_size_without_a_finisher_runs_its_best_rate_outside_the_race() -> None:
-    searcher = make_shares()
-    given = {str(k): searcher.suggest(str(k)) for k in range(6)}
-    for k in (0, 2, 4):
-        end(searcher, str(k), "stopped", 0.5 - k / 100)
-    for k in (1, 3, 5):
-        end(searcher, str(k), "finished", 0.95 if k == 1 else 0.9)
-    rescue = searcher.suggest("r")
-    assert rescue["batch_size"] == 16 and rescue["races"] is False
-    assert rescue["base_learning_rate"] == given["0"]["base_learning_rate"]
-    end(searcher, "r", "finished", 0.9)
-    assert searcher.suggest("over") == Searcher.FINISHED
-
-
-def test_a_batch_size_that_always_diverges_is_given_up_after_lower_rates() -> None:
-    searcher = make_shares()
-    rates = [searcher.suggest(str(k))["base_learning_rate"] for k in range(6)]
-    for k in range(6):
-        end(
-            searcher,
-            str(k),
-            "diverged" if k % 2 == 0 else "finished",
-            [0.0, 0.9][k % 2] + (k == 1) / 20,
-        )
-    first = searcher.suggest("r1")
-    assert first["base_learning_rate"] < min(rates)
-    end(searcher, "r1", "diverged", 0.0)
-    assert searcher.suggest("r2")["batch_size"] == 16
-    end(searcher, "r2", "diverged", 0.0)
-    assert searcher.suggest("over") == Searcher.FINISHED
-
-
-@pytest.mark.parametrize("search", sorted(SEARCHES))
-def test_a_saved_searcher_goes_on_as_the_unsaved_one(search: str, tmp_path: Path) -> None:
-    one, two = make_shares(search), make_shares(search)
-    for k in range(3):
-        one.suggest(str(k))
-        end(one, str(k), "finished", 0.5 + k / 10)
-    one.save(str(tmp_path / "state"))
-    two.restore(str(tmp_path / "state"))
-    for k in range(3, 6):
-        assert one.suggest(str(k)) == two.suggest(str(k))
 
 
 def races(folder: Path) -> BatchSizeRaces:

@@ -21,10 +21,9 @@ from tests.tracked import result
 from tests.trained import CPU
 from tune_jobs.data.examples import splits_of
 from tune_jobs.errors import UserError
-from tune_jobs.reading.choosing import best_trial
+from tune_jobs.reading.choosing import WORST, best_trial, score
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.rehearsal import rehearse
-from tune_jobs.tuning.racing import WORST, score
 from tune_jobs.workload import (
     Metric,
     Workload,

@@ -22,7 +22,9 @@ from tune_jobs.uris import check_tracking_uri, shown
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
-SEARCHES = (STRUCTURED, "tpe", "random", "grid")
+SEARCHES = (STRUCTURED, "tpe", "random", "grid", "rules", "theory")
+# lr(B) = lr(reference) x (B / reference)^p, by name
+SCALING_RULES = {"linear": 1.0, "square root": 0.5, "none": 0.0}
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
 LARGEST_BATCH = 2**31 - 1
@@ -134,6 +136,12 @@ class SweepConfig:
     seed: int = option(0, "Search", "seed of the search and of its trials")
     base_learning_rate: float | None = option(
         None, "Search", "centre of the range at batch 256; default by optimizer"
+    )
+    base_learning_rates: tuple[float, ...] = option(
+        (), "Search", "for --search grid: the rates at batch 256, each at every batch size"
+    )
+    scaling_rules: tuple[str, ...] = option(
+        tuple(SCALING_RULES), "Search", "for --search rules: " + ", ".join(SCALING_RULES)
     )
     learning_rate_span: float = option(10.0, "Search", "range is centre/span .. centre*span")
     reduction_factor: int = option(3, "Search", "ASHA keeps 1 in this many at a rung")
@@ -289,9 +297,8 @@ def read_toml(path: Path) -> dict[str, Any]:
             lines = text.splitlines()
             line = next((n for n, at in enumerate(lines, 1) if _defines(at, key)), 1)
             raise unknown_name(f"{path}, line {line}: key", key, known)
-    if isinstance(settings.get("batch_sizes"), list):
-        settings["batch_sizes"] = tuple(settings["batch_sizes"])
-    return settings
+    lists = {f.name for f in fields(SweepConfig) if str(f.type).startswith("tuple")}
+    return {k: tuple(v) if k in lists and isinstance(v, list) else v for k, v in settings.items()}
 
 
 def _defines(line: str, key: str) -> bool:
@@ -317,6 +324,7 @@ def validate(config: SweepConfig) -> None:
     _validate_recipe(config)
     _known("search", config.search, SEARCHES)
     _known("goal", config.goal, GOALS)
+    _validate_way(config)
     if not LIMITS_OF_A_NAME.fullmatch(config.name):
         raise UserError(
             f"--name {config.name!r}: a sweep's name is 1 to 80 letters, digits, '.', '_' and '-', "
@@ -362,6 +370,37 @@ def validate(config: SweepConfig) -> None:
     requested_cpus(config)
     requested_gpus(config, available=0)
     custom_resources(config)
+
+
+def _validate_way(config: SweepConfig) -> None:
+    """What only some ways to search take."""
+    low, high = RANGES["base_learning_rate"]
+    for base in config.base_learning_rates:
+        number = isinstance(base, (int, float)) and not isinstance(base, bool)
+        if not number or not low <= base <= high:
+            raise UserError(f"base_learning_rates: {_shortened(base)} must be {low} to {high:g}")
+    if config.base_learning_rates and config.search != "grid":
+        raise UserError(
+            f"base_learning_rates with --search {config.search}: they are of a grid; give --search "
+            "grid, or leave them out"
+        )
+    points = len(config.base_learning_rates) * len(config.batch_sizes)
+    if points > config.trials:
+        raise UserError(
+            f"--search grid: {len(config.base_learning_rates)} learning rates at "
+            f"{len(config.batch_sizes)} batch sizes are {points} trials, more than --trials "
+            f"{config.trials}; give --trials {points}, or fewer of either"
+        )
+    for rule in config.scaling_rules:
+        if rule not in SCALING_RULES:
+            raise unknown_name("scaling_rules:", str(rule), SCALING_RULES)
+    if config.search == "rules" and not config.scaling_rules:
+        raise UserError(f"scaling_rules: none is named; give some of {', '.join(SCALING_RULES)}")
+    if config.search == "theory" and (not config.noise_scale or config.own_loop):
+        what = "a loop of your own has none" if config.own_loop else "noise_scale is off"
+        raise UserError(
+            f"--search theory needs the gradient noise scale, and {what}; give --search structured"
+        )
 
 
 def _validate_recipe(config: SweepConfig) -> None:
@@ -412,6 +451,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "str | None": (str, type(None)),
     "float | None": (float, int, type(None)),
     "tuple[int, ...]": (tuple,),
+    "tuple[float, ...]": (tuple,),
+    "tuple[str, ...]": (tuple,),
     "dict[str, Any]": (dict,),
 }
 

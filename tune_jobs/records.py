@@ -117,6 +117,16 @@ class NoiseScale:
 
 
 @dataclass(frozen=True)
+class RangePoint:
+    """One update of a learning-rate range test: its rate, and the loss before it was made."""
+
+    batch_size: int
+    examples_seen: int
+    learning_rate: float
+    train_loss: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One report of one trial: a point of its learning curve.
 

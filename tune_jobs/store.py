@@ -26,7 +26,14 @@ from tune_jobs.config import SweepConfig, resolve, to_toml
 from tune_jobs.durable import LEFT_BEHIND_SECONDS, remove_left_behind, sync_folder, write_whole
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.private import folder_mode
-from tune_jobs.records import BatchSizeProfile, Look, Measurement, NoiseScale, TrialResult
+from tune_jobs.records import (
+    BatchSizeProfile,
+    Look,
+    Measurement,
+    NoiseScale,
+    RangePoint,
+    TrialResult,
+)
 from tune_jobs.remote_folder import RemoteFolder
 from tune_jobs.tables import Row, decoded, encoded
 
@@ -45,6 +52,7 @@ LOST = {
     "verdict.json": ("the verdict, which the records make again", "delete it and run report.py"),
     "looks.json": ("the looks that seeds were planned by", AGAIN),
     "profiles.parquet": ("what an update costs at each batch size", AGAIN),
+    "range_test.parquet": ("the range test, of --search rules alone", "begin another sweep"),
     "noise_scale.parquet": ("the noise scale along a run, which decides nothing", "delete it"),
     "trials.parquet": (
         "the rows of trials that had ended",
@@ -76,6 +84,7 @@ class SweepStore:
         self.environment = folder / "environment.json"
         self.profiles = folder / "profiles.parquet"
         self.noise_scale = folder / "noise_scale.parquet"
+        self.range_test = folder / "range_test.parquet"
         self.trials = folder / "trials.parquet"
         self.measurements = folder / "measurements.parquet"
         self.verdict = folder / "verdict.json"
@@ -261,6 +270,9 @@ class SweepStore:
     def write_noise_scale(self, rows: Sequence[NoiseScale]) -> None:
         self._write(self.noise_scale, encoded(NoiseScale, rows))
 
+    def write_range_test(self, rows: Sequence[RangePoint]) -> None:
+        self._write(self.range_test, encoded(RangePoint, rows))
+
     def write_trials(self, rows: Sequence[TrialResult]) -> None:
         self._write_whole(TrialResult, self.trials, rows)
 
@@ -278,6 +290,9 @@ class SweepStore:
 
     def read_noise_scale(self) -> list[NoiseScale]:
         return self._rows(NoiseScale, self.noise_scale, self._read(self.noise_scale))
+
+    def read_range_test(self) -> list[RangePoint]:
+        return self._rows(RangePoint, self.range_test, self._read(self.range_test))
 
     def read_trials(self) -> list[TrialResult]:
         return self._read_whole(TrialResult, self.trials)

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import STRUCTURED, SweepConfig, to_be_kept
+from tune_jobs.config import SweepConfig, to_be_kept
 from tune_jobs.errors import Terminated, exit_status
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.reporting.table import places, print_places, say, wide_console
@@ -145,13 +145,19 @@ def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[Bat
 def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """Stage 2, over once a confirm run stands in the store."""
     from tune_jobs.planning.confirm_plan import unbracketed
+    from tune_jobs.planning.ways import way_of
     from tune_jobs.tuning import stages
 
     if any(t.stage == "confirm" for t in job.store.read_trials()):
         return
+    way = way_of(job.config)
+    for line in way.told(
+        job.config, sorted(stage.requests), stages.known_of(job.config, job.store)
+    ):
+        job.say(line)
     with heard(job, copy, "search", job.config.trials):
         stages.search(stage, job.allowance, resume=job.action.resume)
-    if job.config.search != STRUCTURED:
+    if not way.modelled:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
 
@@ -196,13 +202,14 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
 def bases_to_confirm(job: Job) -> dict[int, float]:
     """The model's base learning rates by batch size; none where a search's best trial counts."""
     from tune_jobs.planning import learning_rates
+    from tune_jobs.planning.ways import way_of
+    from tune_jobs.tuning.stages import known_of
 
     config, store = job.config, job.store
-    if config.search != STRUCTURED:
+    if not way_of(config).modelled:
         return {}
-    rows = store.read_trials(), store.read_measurements(), store.read_profiles()
-    known = learning_rates.known_now(config, *rows)
-    confirmed = [t for t in rows[0] if t.stage == "confirm"]
+    known = known_of(config, store)
+    confirmed = [t for t in store.read_trials() if t.stage == "confirm"]
     return learning_rates.bases_to_confirm(config, config.batch_sizes, known, confirmed)
 
 

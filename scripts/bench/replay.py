@@ -35,7 +35,8 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.planning.confirm_plan import next_block, next_runs
-from tune_jobs.planning.learning_rates import Known, bases_to_confirm, propose
+from tune_jobs.planning.known import Known
+from tune_jobs.planning.learning_rates import bases_to_confirm, propose
 from tune_jobs.planning.looks import is_due, last_look, look_of, open_looks, with_look
 from tune_jobs.planning.search_plan import learning_rate_range
 from tune_jobs.reading.sweep_runs import crossing, runs_of_sweep, searched_runs

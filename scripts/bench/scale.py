@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
 
+import numpy as np
 from rich.console import Console
 
 import tune_jobs.tuning  # noqa: F401  what Ray reads as it is imported
@@ -41,15 +43,16 @@ from tests import rows
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.allowance import Allowance
-from tune_jobs.planning.search_plan import Range
+from tune_jobs.planning.known import Known
+from tune_jobs.planning.ways import WAYS
 from tune_jobs.records import TrialResult
 from tune_jobs.reporting.progress import Progress
 from tune_jobs.reporting.standing import Rows
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import keeper, stages
+from tune_jobs.tuning.planned import Planned
 from tune_jobs.tuning.racing import BatchSizeRaces
 from tune_jobs.tuning.requests import TrialRequest
-from tune_jobs.tuning.searcher import BatchSizeShares
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 BUDGET = 9216
@@ -182,16 +185,17 @@ def proposals(kind: str) -> dict[int, dict[str, float]]:
     """Milliseconds of one proposal, once so many trials of its batch size have ended."""
     found, watch = {}, Stopwatch()
     for count in TPE_TRIALS:
-        searcher = BatchSizeShares(kind, (64,), 10 * count, Range(3e-3, 10.0), "adam", 0)
-        for k in range(count):
-            asked = searcher.suggest(f"t{k}")
-            assert isinstance(asked, dict)
-            searcher.on_trial_complete(
-                f"t{k}",
-                {"score": 1 - abs(asked["base_learning_rate"] - 2e-3), "outcome": "finished"},
-            )
-        for k in range(8):
-            watch.timed("", searcher.suggest)(f"more{k}")
+        config = SweepConfig(batch_sizes=(64,), trials=10 * count)
+        propose, ended = watch.timed("", WAYS[kind].propose), []
+        rates = np.geomspace(3e-4, 3e-2, count + 8)
+        for k, rate in enumerate(rates):
+            if k >= count:
+                propose(config, (64,), Known(ended, {}, (), {64: 1.0}))
+            far = abs(math.log(rate / 2e-3))
+            ended.append(
+                rows.result(trial_id=f"t{k}", batch_size=64, base_learning_rate=float(rate),
+                            examples_to_target=round(300 * (1 + far)))
+            )  # fmt: skip
         found[count] = spread(watch.taken()[""])
     return found
 
@@ -245,7 +249,7 @@ def whole(folder: Path) -> dict[str, Any]:
         (keeper.RecordKeeper, "on_trial_result", "keeper, a report"),
         (keeper.RecordKeeper, "on_trial_complete", "keeper, a trial's end"),
         (BatchSizeRaces, "on_trial_result", "race, a report"),
-        (BatchSizeShares, "suggest", "searcher, a proposal"),
+        (Planned, "suggest", "searcher, a proposal"),
     ]
     began = time.perf_counter()
     with watched(watch, calls):

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.valley import Tried, Valley, valleys
-from tune_jobs.measure.clock import chosen
+from tune_jobs.planning.known import Known, Proposal, count_of, rates_of
 from tune_jobs.planning.search_plan import Range, learning_rate_range
 from tune_jobs.planning.tree_parzen import draw
 from tune_jobs.reading.sweep_runs import crossing, curve
-from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
+from tune_jobs.records import TrialResult
 
 GUARD = 5  # one proposal in so many is TPE's own
 FIRST = 3  # rates tried at the first batch size: the centre and half the span to either side
@@ -32,63 +31,20 @@ NOISE, GUESSED = 0.15, 0.35  # deviations of what a trial needed, read off, or g
 UNTRIED = 0.5  # deviation of what a batch size needs from what its neighbour does, a doubling
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to make: it ends in vain at `most_examples`; `why` is for whoever watches."""
-
-    batch_size: int
-    base_learning_rate: float
-    most_examples: int
-    why: str
-
-
-Pending = tuple[int, float]  # batch size and base learning rate of a trial that is under way
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known when a trial is proposed.
-
-    Attributes:
-        trials: those of the search that have ended; `curves` their measurements.
-        pending: those under way.
-        cost: seconds an example by batch size, or 1 where examples are what counts.
-    """
-
-    trials: Sequence[TrialResult]
-    curves: Mapping[str, Sequence[Measurement]]
-    pending: Sequence[Pending]
-    cost: Mapping[int, float]
-
-
-def known_now(
-    config: SweepConfig,
-    trials: Sequence[TrialResult],
-    measurements: Sequence[Measurement],
-    profiles: Sequence[BatchSizeProfile],
-) -> Known:
-    """What the store's rows say, nothing under way."""
-    curves: dict[str, list[Measurement]] = {}
-    for row in sorted(measurements, key=lambda row: row.examples_seen):
-        curves.setdefault(row.trial_id, []).append(row)
-    cost = dict.fromkeys(config.batch_sizes, 1.0)
-    if config.goal in ("time", "cost"):
-        steps = {p.batch_size: p.step_seconds for p in chosen(profiles) if p.step_seconds}
-        cost |= {size: step / size for size, step in steps.items()}
-    return Known([t for t in trials if t.stage == "search"], curves, (), cost)
-
-
 def propose(
     config: SweepConfig, sizes: Sequence[int], known: Known, among: Sequence[int] | None = None
 ) -> Proposal | None:
-    """The next trial, at one of `among` (all `sizes`); None once as many were made as were asked
-    for."""
+    """The next trial; None once as many were made as were asked for.
+
+    With `among` it is of the one of those batch sizes of which it is least known what its best rate
+    would save: not to find a winner, but to know it.
+    """
     made = len(known.trials) + len(known.pending)
     if made >= config.trials:
         return None
     within = learning_rate_range(config)
     ends = _ends(config, sizes, known)
-    counts = {s: _count(s, known) for s in sizes}
+    counts = {s: count_of(s, known) for s in sizes}
     first = sizes[len(sizes) // 2]
     chance = np.random.default_rng([config.seed, made])
     if made == counts[first] < min(FIRST, config.trials - len(sizes) + 1):
@@ -100,12 +56,16 @@ def propose(
         size = min(untried, key=lambda s: abs(math.log(s / first)))
         base = math.exp(found[size].best()[0])
         return Proposal(size, _inside(base, within), ends[size], "where the model sees its best")
+    if among:
+        size = _least_known(among, found, known)
+        base = math.exp(_may_be_best(found[size], rates_of(size, known), chance))
+        return Proposal(size, _inside(base, within), ends[size], "least known")
     if made % GUARD == GUARD - 1:
-        size = min(among or sizes, key=lambda s: (counts[s], s))
+        size = min(sizes, key=lambda s: (counts[s], s))
         base = draw(within, _regrets(known), config.seed + made)
         return Proposal(size, base, ends[size], "TPE's own")
-    size = _may_win({s: found[s] for s in among or sizes}, known.cost, chance)
-    base = math.exp(_may_be_best(found[size], _rates(size, known), chance))
+    size = _may_win({s: found[s] for s in sizes}, known.cost, chance)
+    base = math.exp(_may_be_best(found[size], rates_of(size, known), chance))
     return Proposal(size, _inside(base, within), ends[size], "may win")
 
 
@@ -162,18 +122,6 @@ def _read(
     return rate, math.log(trial.examples_seen), True, NOISE
 
 
-def _count(size: int, known: Known) -> int:
-    return sum(t.batch_size == size for t in known.trials) + sum(
-        s == size for s, _ in known.pending
-    )
-
-
-def _rates(size: int, known: Known) -> list[float]:
-    """Logs of the base rates tried or under way."""
-    tried = [t.base_learning_rate for t in known.trials if t.batch_size == size]
-    return [math.log(base) for base in [*tried, *(b for s, b in known.pending if s == size)]]
-
-
 def _ends(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, int]:
     """Examples at which a trial of each batch size ends in vain."""
     spent = [
@@ -202,6 +150,18 @@ def _may_win(
         luck = float(chance.standard_normal())
         drawn[size] = (mean if told else 0.0) + deviation * luck + math.log(cost[size])
     return min(drawn, key=lambda s: (drawn[s], s))
+
+
+def _least_known(among: Sequence[int], found: Mapping[int, Valley], known: Known) -> int:
+    """Of these batch sizes the one whose shortfall at its best guess is spread most, a trial under
+    way taken to halve that."""
+    under_way = [size for size, _ in known.pending]
+
+    def unsure(size: int) -> float:
+        _, variance = found[size].shortfall(found[size].best()[0])
+        return float(variance / 2 ** under_way.count(size))
+
+    return max(among, key=lambda s: (unsure(s), -s))
 
 
 def _may_be_best(valley: Valley, tried: Sequence[float], chance: np.random.Generator) -> float:

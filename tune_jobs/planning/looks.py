@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tune_jobs.config import STRUCTURED, SweepConfig
+from tune_jobs.config import SweepConfig
+from tune_jobs.planning.ways import way_of
 from tune_jobs.records import Look, TrialResult
 from tune_jobs.verdicts import Verdict
 
@@ -90,7 +91,7 @@ def look_of(
         return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
     hopeless = settling.seeds is None and seeds >= ENOUGH  # no number of seeds would settle it
     worth = False if hopeless else settling.worth_it
-    rates = settling.rates if config.search == STRUCTURED else ()
+    rates = settling.rates if way_of(config).modelled else ()
     return Look(
         confirm_runs(trials), seeds, settling.batch_sizes, used, worth, config.seeds, rates,
         searched(trials),

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from tune_jobs.records import TrialResult
 
+WORST = 0.0  # a score: of a run that has diverged
+
 
 def rank(trial: TrialResult) -> tuple[bool, float, float]:
     """How good a trial is among those of its batch size, the larger the better.
@@ -38,3 +40,18 @@ def goodness(trial: TrialResult) -> float:
     if trial.val_metric is None:
         return -math.inf
     return trial.val_metric if trial.mode == "max" else -trial.val_metric
+
+
+def score(
+    val_metric: float | None, examples_to_target: int | None, budget: int, mode: str = "max"
+) -> float:
+    """What races and searches compare, by its order alone.
+
+    1 + the unused part of the budget once the target is reached, else a number below 1 that grows
+    as the validation metric gets better, and WORST for a run that has diverged.
+    """
+    if examples_to_target is not None:
+        return 1.0 + max(0.0, 1.0 - examples_to_target / budget)
+    if val_metric is None:
+        return WORST
+    return 0.5 + math.atan(val_metric if mode == "max" else -val_metric) / math.pi

@@ -24,14 +24,18 @@ from tune_jobs.measure.profiling import (
     threads_per_trial,
     to_profiles,
 )
+from tune_jobs.measure.range_test import RangeRequest, measure_range
+from tune_jobs.planning.rules import needs_range_test
 from tune_jobs.planning.search_plan import base_learning_rate
-from tune_jobs.records import BatchSizeProfile, NoiseScale
+from tune_jobs.records import BatchSizeProfile, NoiseScale, RangePoint
 from tune_jobs.store import SweepStore
+from tune_jobs.training.scaling import scaled_learning_rate
 from tune_jobs.tuning.cluster import Cluster, Shape, accelerator, alive
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 from tune_jobs.workload_source import source_of
 
 NOISE_SECONDS = 20.0
+RANGE_SECONDS = 600.0  # that a range test may take at the most
 
 
 @dataclass(frozen=True)
@@ -167,16 +171,21 @@ def profile_devices(
     data = [ray.put(data_path.read_bytes())] if cluster.spread_out and data_path else []
     rows: list[BatchSizeProfile] = []
     noise: list[NoiseScale] = []
+    rising: list[RangePoint] = []
     for kind in kinds:
         caller = RayCaller(kind, data_path, data)
         try:
             found = _profile(config, kind, caller, say)
             if config.noise_scale and not noise:
                 noise = _noise(config, kind, caller, found, say)
+            if needs_range_test(config) and not rising:
+                rising = _range_test(config, kind, caller, found, say)
         finally:
             caller.close()
         rows += found
     store.write_noise_scale(noise)
+    if rising:
+        store.write_range_test(rising)
     store.write_profiles(rows)
     if not any(row.chosen for row in rows):
         raise UserError(
@@ -224,16 +233,47 @@ def _noise(
     if not ways:
         return []
     way = ways[len(ways) // 2]
-    subject = replace(_subject(config, caller.data_path, kind.gpus), threads=max(1, int(way.cpus)))
     request = NoiseRequest(
-        subject, way.batch_size, way.micro_batch_size, config.budget_examples, NOISE_SECONDS
-    )
+        _subject_as(way, config, kind, caller), way.batch_size, way.micro_batch_size,
+        config.budget_examples, NOISE_SECONDS,
+    )  # fmt: skip
     outcome = caller.call(measure_noise, request, timeout_seconds=10 * NOISE_SECONDS)[0]
     if outcome.ended != "returned":
         say(f"noise scale: not measured: {outcome.reason}")
         return []
     found: list[NoiseScale] = outcome.value
     return found
+
+
+def _range_test(
+    config: SweepConfig,
+    kind: DeviceType,
+    caller: RayCaller,
+    rows: list[BatchSizeProfile],
+    say: Callable[[str], None],
+) -> list[RangePoint]:
+    """The range test at the middle feasible batch size; told when it cannot be made."""
+    ways = chosen(rows)
+    if not ways:
+        return []
+    way = ways[len(ways) // 2]
+    centre = scaled_learning_rate(config.optimizer, base_learning_rate(config), way.batch_size)
+    subject = _subject_as(way, config, kind, caller)
+    request = RangeRequest(subject, way.batch_size, way.micro_batch_size, centre)
+    outcome = caller.call(measure_range, request, timeout_seconds=RANGE_SECONDS)[0]
+    if outcome.ended != "returned":
+        say(f"range test: not made: {outcome.reason}")
+        return []
+    found: list[RangePoint] = outcome.value
+    return found
+
+
+def _subject_as(
+    way: BatchSizeProfile, config: SweepConfig, kind: DeviceType, caller: RayCaller
+) -> Subject:
+    """What is measured, on as many threads as a trial has."""
+    subject = _subject(config, caller.data_path, kind.gpus)
+    return replace(subject, threads=max(1, int(way.cpus)))
 
 
 def _subject(config: SweepConfig, data_path: str | None, gpus: float) -> Subject:

@@ -7,32 +7,16 @@ not restore rungs; they are replayed from the store's measurements.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
+from tune_jobs.reading.choosing import score
 from tune_jobs.store import SweepStore
 
 TIME_ATTR = "rung_examples"
 METRIC = "score"
-WORST = 0.0
-
-
-def score(
-    val_metric: float | None, examples_to_target: int | None, budget: int, mode: str = "max"
-) -> float:
-    """What races and searches compare, by its order alone.
-
-    1 + the unused part of the budget once the target is reached, else a number below 1 that grows
-    as the validation metric gets better, and WORST for a run that has diverged.
-    """
-    if examples_to_target is not None:
-        return 1.0 + max(0.0, 1.0 - examples_to_target / budget)
-    if val_metric is None:
-        return WORST
-    return 0.5 + math.atan(val_metric if mode == "max" else -val_metric) / math.pi
 
 
 class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]

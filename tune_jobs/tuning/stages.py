@@ -19,13 +19,15 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tune_jobs.config import STRUCTURED, SweepConfig
+from tune_jobs.config import SweepConfig
 from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.planning.allowance import SEARCH as SEARCHED
-from tune_jobs.planning.learning_rates import known_now, propose
-from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
+from tune_jobs.planning.known import Known, known_now
+from tune_jobs.planning.learning_rates import propose
+from tune_jobs.planning.search_plan import rungs_of
+from tune_jobs.planning.ways import way_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.training.device import EVALUATION_BATCH
@@ -44,7 +46,6 @@ from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.planned import PLANS, Asked, Planned
 from tune_jobs.tuning.racing import BatchSizeRaces
 from tune_jobs.tuning.requests import Requests, TrialRequest, trial_requests
-from tune_jobs.tuning.searcher import BRACKETS, RESCUES, BatchSizeShares
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
 from tune_jobs.workload_source import source_of
@@ -135,15 +136,13 @@ def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
     plan = partial(searched_next, config, stage.store, stage.profiles, sizes)
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(SEARCHED) else plan(under_way)
-    searcher = searcher_of(config, sizes)
     races = BatchSizeRaces(
         rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
         stage.store, goal=config.compared_by, mode=config.mode,
     )  # fmt: skip
-    samples = config.trials + (RESCUES + BRACKETS) * len(sizes)
     tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
-    tuner = tuner or _fresh(stage, SEARCH, stage.shared(), searcher, races, samples)
-    _fit(tuner, samples)
+    asked = Planned(config.name), races, config.trials
+    _fit(tuner or _fresh(stage, SEARCH, stage.shared(), *asked), config.trials)
 
 
 def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], trials: int) -> None:
@@ -161,14 +160,14 @@ def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], tri
     _fit(_fresh(stage, name, stage.shared(), Planned(config.name), races, trials), trials)
 
 
-def searcher_of(config: SweepConfig, sizes: tuple[int, ...]) -> Searcher:
-    """The model's own, or equal shares for each batch size's own search."""
-    if config.search == STRUCTURED:
-        return Planned(config.name)
-    within = learning_rate_range(config)
-    return BatchSizeShares(
-        config.search, sizes, config.trials, within, config.optimizer, config.seed
-    )
+def known_of(
+    config: SweepConfig, store: SweepStore, profiles: Sequence[BatchSizeProfile] | None = None
+) -> Known:
+    """What the store holds that a proposal is made from."""
+    curves = store.read_measurements() if way_of(config).modelled else []
+    rows = store.read_trials(), curves
+    measured = store.read_noise_scale(), store.read_range_test()
+    return known_now(config, *rows, profiles or store.read_profiles(), *measured)
 
 
 def searched_next(
@@ -181,15 +180,17 @@ def searched_next(
 ) -> list[Asked]:
     """The next trial of the search, given those under way; none once all are made. `among` as
     `propose` takes it."""
-    trials = store.read_trials()
-    gone = given_up(trials)
+    known = known_of(config, store, profiles)
+    gone = given_up(known.trials)
     sizes = [size for size in sizes if size not in gone]
     if not sizes:
         return []
-    known = known_now(config, trials, store.read_measurements(), profiles)
     pending = [(asked["batch_size"], asked["base_learning_rate"]) for asked in under_way]
-    among = None if among is None else [size for size in among if size in sizes]
-    found = propose(config, sizes, replace(known, pending=pending), among)
+    known = replace(known, pending=pending)
+    if among is None:
+        found = way_of(config).propose(config, sizes, known)
+    else:
+        found = propose(config, sizes, known, [size for size in among if size in sizes])
     if found is None:
         return []
     size, base = found.batch_size, found.base_learning_rate
@@ -199,7 +200,7 @@ def searched_next(
             "base_learning_rate": base,
             "learning_rate": scaled_learning_rate(config.optimizer, base, size),
             "seed": config.seed,
-            "races": True,
+            "races": found.races,
             "most_examples": found.most_examples,
             "whole": False,
             "why": found.why,

@@ -18,6 +18,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from tune_jobs.data.dataset import open_dataset, read_dataset
 from tune_jobs.data.examples import splits_of
+from tune_jobs.reading.choosing import WORST, score
 from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
@@ -25,7 +26,7 @@ from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.training.own_run import OwnRun
 from tune_jobs.tuning.guard import guarded
 from tune_jobs.tuning.leaving import on_a_leaving_node
-from tune_jobs.tuning.racing import TIME_ATTR, WORST, score
+from tune_jobs.tuning.racing import TIME_ATTR
 from tune_jobs.tuning.requests import Requests, TrialRequest
 from tune_jobs.workload import Workload
 from tune_jobs.workload_source import WorkloadSource

@@ -1,0 +1,85 @@
+"""What is known when a trial is proposed, and what a proposal is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.measure.clock import chosen
+from tune_jobs.records import (
+    BatchSizeProfile,
+    Measurement,
+    NoiseScale,
+    RangePoint,
+    TrialResult,
+)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to make: it ends in vain at `most_examples`; `why` is for whoever watches. Where it
+    `races`, one that falls behind those of its own batch size is stopped."""
+
+    batch_size: int
+    base_learning_rate: float
+    most_examples: int
+    why: str
+    races: bool = True
+
+
+Pending = tuple[int, float]  # batch size and base learning rate of a trial that is under way
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known when a trial is proposed.
+
+    Attributes:
+        trials: those of the search that have ended; `curves` their measurements.
+        pending: those under way.
+        cost: seconds an example by batch size, or 1 where examples are what counts.
+        profiles, noise, range_test: what was measured before.
+    """
+
+    trials: Sequence[TrialResult]
+    curves: Mapping[str, Sequence[Measurement]]
+    pending: Sequence[Pending]
+    cost: Mapping[int, float]
+    profiles: Sequence[BatchSizeProfile] = ()
+    noise: Sequence[NoiseScale] = ()
+    range_test: Sequence[RangePoint] = ()
+
+
+def known_now(
+    config: SweepConfig,
+    trials: Sequence[TrialResult],
+    measurements: Sequence[Measurement],
+    profiles: Sequence[BatchSizeProfile],
+    noise: Sequence[NoiseScale] = (),
+    range_test: Sequence[RangePoint] = (),
+) -> Known:
+    """What the store's rows say, nothing under way."""
+    curves: dict[str, list[Measurement]] = {}
+    for row in sorted(measurements, key=lambda row: row.examples_seen):
+        curves.setdefault(row.trial_id, []).append(row)
+    cost = dict.fromkeys(config.batch_sizes, 1.0)
+    if config.goal in ("time", "cost"):
+        steps = {p.batch_size: p.step_seconds for p in chosen(profiles) if p.step_seconds}
+        cost |= {size: step / size for size, step in steps.items()}
+    searched = [t for t in trials if t.stage == "search"]
+    return Known(searched, curves, (), cost, profiles, noise, range_test)
+
+
+def count_of(size: int, known: Known) -> int:
+    """Trials of a batch size that have ended or are under way."""
+    return sum(t.batch_size == size for t in known.trials) + sum(
+        s == size for s, _ in known.pending
+    )
+
+
+def rates_of(size: int, known: Known) -> list[float]:
+    """Logs of the base rates tried or under way."""
+    tried = [t.base_learning_rate for t in known.trials if t.batch_size == size]
+    return [math.log(base) for base in [*tried, *(b for s, b in known.pending if s == size)]]

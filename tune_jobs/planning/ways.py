@@ -1,0 +1,76 @@
+"""The ways to choose what the search tries, by name (`--search`), on one contract.
+
+A way is a pure function from the configuration, the batch sizes that fit and what is known to the
+next trial; None where it has none, now or at all. A driver that was killed asks it again. Adding
+one: write the function, name it in `WAYS`, and it passes the contract in tests/test_ways.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tune_jobs.config import SweepConfig
+from tune_jobs.planning import learning_rates, rules, shares, theory
+from tune_jobs.planning.known import Known, Proposal
+
+Propose = Callable[[SweepConfig, Sequence[int], Known], Proposal | None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to search.
+
+    Attributes:
+        about: what it does, in a line.
+        propose: the next trial; the same for the same rows.
+        shares: what it gives each batch size, for whoever reads the plan.
+        modelled: one model of all batch sizes, made of their curves, names the rates to confirm,
+            and the search goes on where a look asks for it.
+        told: what is said before the first trial.
+    """
+
+    about: str
+    propose: Propose
+    shares: str
+    modelled: bool = False
+    told: Callable[[SweepConfig, Sequence[int], Known], list[str]] = lambda *_: []
+
+
+WAYS: dict[str, Way] = {
+    "structured": Way(
+        "one model of all batch sizes, trials where they may win, one in five TPE's own",
+        learning_rates.propose,
+        "a trial, and more while it may win",
+        modelled=True,
+    ),
+    "tpe": Way(
+        "HyperOpt's TPE for each batch size by itself",
+        shares.in_turn(shares.tree_parzen),
+        "{share} trials",
+    ),
+    "random": Way(
+        "rates drawn evenly on the log", shares.in_turn(shares.log_uniform), "{share} trials"
+    ),
+    "grid": Way(
+        "rates given, or evenly spaced on the log", shares.in_turn(shares.grid), "{share} trials"
+    ),
+    "rules": Way(
+        "no search: rates carried from one reference by the scaling rules",
+        rules.propose,
+        "a trial by each scaling rule",
+        told=rules.told,
+    ),
+    "theory": Way(
+        "only batch sizes about the best that measuring predicts, sqrt(a B_crit / b)",
+        theory.propose,
+        "trials where it is next to the predicted best",
+        modelled=True,
+        told=theory.told,
+    ),
+}
+
+
+def way_of(config: SweepConfig) -> Way:
+    """The way that a sweep searches by."""
+    return WAYS[config.search]
