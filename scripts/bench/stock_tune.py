@@ -193,7 +193,10 @@ def stock(folder: Path) -> Made:
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder), verbose=0,
-            callbacks=[Watched(), MLflowLoggerCallback(f"sqlite:///{folder}/mlflow.db")],
+            callbacks=[
+                Watched(),
+                MLflowLoggerCallback(f"sqlite:///{folder}/mlflow.db", experiment_name="stock"),
+            ],
         ),
     )  # fmt: skip
     rows = [result.metrics or {} for result in tuner.fit()]
