@@ -19,6 +19,7 @@ from tune_jobs.planning.confirm_plan import next_block, next_runs
 from tune_jobs.planning.known import Known, Proposal, known_now
 from tune_jobs.planning.learning_rates import bases_to_confirm, propose
 from tune_jobs.planning.looks import (
+    confirm_runs,
     is_due,
     last_look,
     look_of,
@@ -43,6 +44,7 @@ STEP = {size: 0.03 + 0.0001 * size for size in SIZES}
 PROFILES = [rows.profile(batch_size=size, step_seconds=STEP[size]) for size in SIZES]
 PARTS = (0.25, 0.5, 0.75, 1.0)  # of a run, where it is evaluated
 Asked = Proposal | ConfirmRun
+JUDGED: dict[tuple[object, ...], Look] = {}
 
 
 @dataclass
@@ -126,6 +128,14 @@ def planned(config: SweepConfig, now: Rows) -> Asked | None:
 
 
 def looked(config: SweepConfig, now: Rows) -> Look:
+    """Rows that were judged before are not judged again: that takes seconds."""
+    key = (config.search, *now.trials, *now.points, *now.looks)
+    if key not in JUDGED:
+        JUDGED[key] = _looked(config, now)
+    return JUDGED[key]
+
+
+def _looked(config: SweepConfig, now: Rows) -> Look:
     policy = policy_of(config, config.goal, now.trials)
     (verdict,) = judge_runs(
         runs_of_sweep(config, now.trials, now.points),
@@ -133,8 +143,7 @@ def looked(config: SweepConfig, now: Rows) -> Look:
         searched=searched_runs(config, now.trials), target=config.target,
     )  # fmt: skip
     before = last_look(now.looks)
-    confirmed = sum(t.stage == "confirm" for t in now.trials)
-    again = before is not None and before.runs == confirmed
+    again = before is not None and before.runs == confirm_runs(now.trials)
     seeds = before.seeds if before and again else next_block(config, before)
     return look_of(verdict, config, now.trials, seeds)
 
