@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BAD = [
     ({"optimizer": "adm"}, "Did you mean 'adam'"),
-    ({"search": "tpee"}, "known: grid, random, rules, structured, theory, tpe"),
+    ({"search": "tpee"}, "known: evolution, grid, random, rules, structured, theory, tpe"),
     ({"goal": "speed"}, "known:"),
     ({"preset": "quik"}, "Did you mean 'quick'"),
     ({"batch_sizes": (16, 0)}, "0 is not a positive integer"),
@@ -138,7 +138,7 @@ def test_a_sweep_taken_up_is_the_one_that_was_begun() -> None:
 def test_a_batch_size_over_the_training_split_is_refused() -> None:
     config = resolve(None, {"batch_sizes": (16, 2048), "budget_examples": 4096, "trials": 2})
     with pytest.raises(UserError, match="2048 exceeds the training split of mnist"):
-        validate_against_data(config, 4000)
+        validate_against_data(config, 3000)
 
 
 def test_gpus_are_taken_where_there_are_any() -> None:
@@ -152,7 +152,7 @@ def test_the_flags_are_the_frozen_ones() -> None:
         --accelerator --batch-sizes --budget-examples --config --cpus-per-trial --data --data-dir
         --dry-run --goal --gpus-per-trial --lightning --memory-limit-mib --micro-batch --minutes
         --model --name --new-workload --only --optimizer --preset --price-per-device-hour --resume
-        --runs-dir --search --seeds --target --tracking-required --tracking-uri --train
+        --runs-dir --scheduler --search --seeds --target --tracking-required --tracking-uri --train
         --trainings-to-come --trials --workload
     """
     assert flag_names() == frozen.split()

@@ -31,9 +31,9 @@ SEARCH = Begun("c", "b32-lr0.001-s0", "search", 32, 0, "may win")
 
 
 def heard(console: Console) -> Progress:
-    progress = Progress(CONFIG, console)
+    progress = Progress(console)
     earlier = Rows([result(trial_id="a", batch_size=16, examples_to_target=900)], [], [])
-    with progress.watching("search", earlier, 4):
+    with progress.watching(CONFIG, "search", earlier, 4):
         progress(Begun("b", "b16-lr0.002-s0", "search", 16, 0))
         progress(SEARCH)
         progress(measurement(trial_id="c", batch_size=32))
@@ -131,10 +131,10 @@ def test_the_time_left_of_a_confirm_stage_follows_its_plan_as_that_grows(
     monkeypatch.setattr(progresses.time, "monotonic", lambda: now[0])
     run = ConfirmRun(16, 1e-3, 1e-3, 1, 900)
     blocks = [[run], [replace(run, seed=2), replace(run, seed=3)]]
-    progress = Progress(CONFIG, Console(file=io.StringIO()))
+    progress = Progress(Console(file=io.StringIO()))
     plan = progress.planning(lambda: blocks[0])
     searched = result(batch_size=16, examples_to_target=None, train_seconds=9.0)
-    with progress.watching("confirm", Rows([searched], [], [])):
+    with progress.watching(CONFIG, "confirm", Rows([searched], [], [])):
         plan()
         now[0] = 7.0  # to start up is no part of the pace
         progress(Begun("a", "n", "confirm", 16, 1))

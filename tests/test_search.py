@@ -7,24 +7,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ray.tune.schedulers import FIFOScheduler
+
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.confirm_plan import unbracketed
-from tune_jobs.planning.search_plan import Range
-from tune_jobs.reading.choosing import best_trial
+from tune_jobs.reading.choosing import best_trial, score
 from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.store import SweepStore
-from tune_jobs.tuning.racing import METRIC, TIME_ATTR, BatchSizeRaces, score
-
-RANGE = Range(centre=1e-3, span=10.0)
+from tune_jobs.tuning.racing import METRIC, TIME_ATTR, BatchSizeRaces, races_of
 
 
-def races(folder: Path) -> BatchSizeRaces:
-    return BatchSizeRaces((100, 300), 3, 0.9, 900, SweepStore(folder))
+def races(folder: Path, kind: str = "asha") -> BatchSizeRaces:
+    return BatchSizeRaces((100, 300), 3, 0.9, 900, SweepStore(folder), kind=kind)
 
 
-def trial(name: str, batch_size: int, *, in_race: bool = True) -> Any:
-    config = {"batch_size": batch_size, "races": in_race}
+def trial(name: str, batch_size: int, *, in_race: bool = True, rate: float = 0.1) -> Any:
+    config = {"batch_size": batch_size, "races": in_race, "learning_rate": rate}
     return SimpleNamespace(trial_id=name, config=config)
 
 
@@ -79,6 +78,39 @@ def test_a_new_driver_takes_the_rungs_up_from_the_store(tmp_path: Path) -> None:
     scheduler = races(tmp_path)
     scheduler.on_trial_add(None, trial("c", 16))
     assert scheduler.on_trial_result(None, trial("c", 16), at(100, 0.7)) == "STOP"
+
+
+def test_the_median_rule_stops_what_is_under_the_median_of_three_others(tmp_path: Path) -> None:
+    table = [("a", 0.5, "CONTINUE"), ("b", 0.4, "CONTINUE"), ("c", 0.6, "CONTINUE"),
+             ("d", 0.45, "STOP"), ("e", 0.55, "CONTINUE")]  # fmt: skip
+    scheduler = races(tmp_path, "median")
+    for name, value, decision in table:
+        assert scheduler.on_trial_result(None, trial(name, 16), at(100, value)) == decision, name
+    other = trial("elsewhere", 512)
+    assert scheduler.on_trial_result(None, other, at(100, 0.1)) == "CONTINUE"
+
+
+def test_a_new_driver_takes_the_median_up_from_the_store(tmp_path: Path) -> None:
+    kept = [measurement(name, 16, 100, 0.8, 0) for name in ("a", "b", "c")]
+    SweepStore(tmp_path).write_measurements(kept)
+    scheduler = races(tmp_path, "median")
+    assert scheduler.on_trial_result(None, trial("d", 16), at(100, 0.6)) == "STOP"
+
+
+def test_hyperbands_later_brackets_do_not_stop_at_the_first_rung(tmp_path: Path) -> None:
+    scheduler = races(tmp_path, "hyperband")
+    rates = [0.1 + k / 100 for k in range(20)]
+    by_bracket = {k: [r for r in rates if scheduler._bracket(r) == k] for k in (0, 1)}
+    for bracket, stopped in ((0, "STOP"), (1, "CONTINUE")):
+        better, worse = by_bracket[bracket][:2]
+        scheduler.on_trial_result(None, trial(f"a{bracket}", 16, rate=better), at(100, 0.9))
+        last = scheduler.on_trial_result(None, trial(f"b{bracket}", 16, rate=worse), at(100, 0.1))
+        assert last == stopped
+
+
+def test_without_a_scheduler_no_trial_is_stopped(tmp_path: Path) -> None:
+    scheduler = races_of(replace(SweepConfig(), scheduler="none"), SweepStore(tmp_path))
+    assert type(scheduler) is FIFOScheduler
 
 
 def test_scores_put_reaching_the_target_first_and_divergence_last() -> None:

@@ -117,3 +117,21 @@ def test_the_numbers_are_the_same_each_time() -> None:
     verdict = verdict_of(runs)
     assert verdict.settling == settling(runs)
     assert np.isfinite(verdict.settling.device_seconds or 0.0)  # type: ignore[union-attr]
+
+
+def test_rates_are_to_be_searched_further_only_where_knowing_them_would_tell_much() -> None:
+    """Where few noisy runs are what is open, seeds go first."""
+
+    def rates(of: Sequence[TargetRun], tried: Mapping[float, float]) -> tuple[int, ...]:
+        searched = [
+            run_of(size, 0, took, 20.0, learning_rate=rate)
+            for size in (32, 64)
+            for rate, took in tried.items()
+        ]
+        found = verdict_of(of, searched=searched).settling
+        assert found is not None
+        return found.rates
+
+    near = {32: 10.0, 64: 10.7}
+    assert rates(runs_of(near, noise=0.03), {1e-4: 40.0, 1e-3: 10.0, 1e-2: 40.0}) == (32, 64)
+    assert rates(runs_of(near, seeds=2, noise=0.9), {3e-4: 13.0, 1e-3: 10.0, 3e-3: 14.0}) == ()

@@ -20,9 +20,12 @@ from typing import Any
 import pytest
 
 from tests import rows
+from tests.judged import timed, verdict_of
+from tune_jobs import preparing
 from tune_jobs.config import SEARCHES, SweepConfig, resolve
 from tune_jobs.errors import UserError
-from tune_jobs.planning import rules, theory
+from tune_jobs.judging.search_cost import search_cost
+from tune_jobs.planning import evolution, rules, theory
 from tune_jobs.planning.known import Known, Proposal
 from tune_jobs.planning.search_plan import shares
 from tune_jobs.planning.ways import WAYS
@@ -237,3 +240,62 @@ def test_theory_tries_the_batch_sizes_about_its_prediction_alone() -> None:
 def test_what_a_way_cannot_work_with_is_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         resolve(None, asked)
+
+
+def test_what_each_rule_misses_is_told_once_an_answer_stands() -> None:
+    config = config_of("rules", base_learning_rate=4 * BEST)
+    made = [
+        replace(t, time_to_target_seconds=t.examples_to_target * COST[t.batch_size])
+        for t in search(config)
+        if t.examples_to_target
+    ]
+    (told,) = rules.after(config, known_of(made), 64)
+    assert told.startswith("Trusting one rule: square root: 64, ")
+    assert "linear: 32, 1 % over the best trial" in told
+
+
+def test_theory_tells_how_far_it_was() -> None:
+    (told,) = theory.after(config_of("theory"), known_of([]), 32)
+    assert told == "Theory predicted 54.8: 1.7 times off 32, of the few it tried."
+
+
+def test_the_search_tells_its_cost_and_what_trusting_its_best_trial_would_have_cost() -> None:
+    trials = [
+        rows.result(batch_size=size, time_to_target_seconds=t, examples_seen=900, train_seconds=9.0)
+        for size, t in ((16, 5.0), (32, 4.0))
+    ] + [rows.result(outcome="failed", time_to_target_seconds=None)]
+    verdict = verdict_of(timed({16: [4.0, 4.1, 3.9], 32: [5.0, 5.1, 4.9]}))
+    found = search_cost("tpe", "time", trials, verdict.per_batch_size)
+    assert found is not None
+    assert (found.trials, found.examples_seen, found.train_seconds) == (3, 1800, 18.0)
+    assert found.blind_batch_size == 32 and found.blind_regret == pytest.approx(0.25, abs=0.08)
+    assert "would have named 32" in found.sentence
+
+
+def test_evolution_draws_near_the_best_and_a_generation_waits_for_the_one_before() -> None:
+    config = config_of("evolution", trials=36)
+    made = search(config)
+    cost = [(t.examples_to_target or 2 * t.examples_seen) * COST[t.batch_size] for t in made]
+    assert sum(cost[-6:]) < 0.8 * sum(cost[:6])
+    first = [WAYS["evolution"].propose(config, SIZES, known_of(made[:k])) for k in range(6)]
+    pending = [(p.batch_size, p.base_learning_rate) for p in first if p]
+    assert WAYS["evolution"].propose(config, SIZES, known_of([], pending)) is None
+
+
+def test_a_pair_of_goals_ends_in_the_trials_than_which_none_is_better_in_both() -> None:
+    config = resolve(None, {"search": "evolution", "goal": "time,memory", "trials": 30})
+    assert (config.goal, config.second_goal) == ("time", "memory")
+    config = replace(config, batch_sizes=SIZES, budget_examples=BUDGET)
+    made = search(config)
+    assert len(made) == 30
+    profiles = [replace(p, peak_memory_mib=100.0 + p.batch_size) for p in PROFILES]
+    (told,) = evolution.after(config, replace(known_of(made), profiles=profiles), 64)
+    assert told.startswith("None was better in both time and memory than: 16 at ")
+
+
+def test_a_package_that_is_missing_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"uv pip install .* cmaes optuna"):
+        preparing.check_names(config_of("evolution"), importing=False)

@@ -22,9 +22,11 @@ from tune_jobs.uris import check_tracking_uri, shown
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 STRUCTURED = "structured"  # one model of all batch sizes, TPE beside it
-SEARCHES = (STRUCTURED, "tpe", "random", "grid", "rules", "theory")
+SEARCHES = (STRUCTURED, "tpe", "random", "grid", "rules", "theory", "evolution")
 # lr(B) = lr(reference) x (B / reference)^p, by name
 SCALING_RULES = {"linear": 1.0, "square root": 0.5, "none": 0.0}
+SCHEDULERS = ("asha", "none", "hyperband", "median")
+PAIRED = ("time", "examples", "accuracy", "memory")  # that may be the second of a pair
 GOALS = ("time", "examples", "energy", "cost", "accuracy", "memory")
 MICRO_BATCHES = ("auto", "whole")
 LARGEST_BATCH = 2**31 - 1
@@ -63,6 +65,10 @@ class SweepConfig:
     preset: str = option("quick", "Sweep", "quick (minutes on 2 cores) or full", flag=True)
     goal: str = option("time", "Sweep", "what is to be best: " + ", ".join(GOALS), flag=True)
 
+    second_goal: str | None = option(
+        None, "Sweep", "of a pair, for --search evolution: --goal time,memory"
+    )
+
     workload: str | None = option(
         None,
         "What to train",
@@ -94,8 +100,13 @@ class SweepConfig:
         flag=True,
     )
     data_dir: str = option(".data", "What to train", "folder that keeps data sets", flag=True)
-    optimizer: str = option("adam", "What to train", ", ".join(OPTIMIZERS), flag=True)
-    validation_examples: int = option(2000, "What to train", "carved from the training split")
+    optimizer: str = option(
+        "adam",
+        "What to train",
+        ", ".join(OPTIMIZERS) + ", or several with commas, each with rates of its own",
+        flag=True,
+    )
+    validation_examples: int = option(1000, "What to train", "carved from the training split")
     split_seed: int = option(0, "What to train", "seed of the validation split")
     workload_arguments: dict[str, Any] = field(
         default_factory=dict,
@@ -116,7 +127,18 @@ class SweepConfig:
     batch_sizes: tuple[int, ...] = option(
         (16, 32, 64, 128, 256, 512), "Search", "comma-separated", flag=True
     )
+    extends: bool = option(
+        True,
+        "Search",
+        "batch sizes are added beyond a leader at the edge; not where some are given",
+    )
     search: str = option(STRUCTURED, "Search", ", ".join(SEARCHES), flag=True)
+    scheduler: str = option(
+        "asha",
+        "Search",
+        "what stops search trials, among those of their batch size: " + ", ".join(SCHEDULERS),
+        flag=True,
+    )
     trials: int = option(18, "Search", "search trials over all batch sizes", flag=True)
     target: float = option(
         0.93, "Search", "validation metric to reach; default by workload", flag=True
@@ -217,9 +239,9 @@ class SweepConfig:
 PRESETS: dict[str, dict[str, Any]] = {"quick": {}, "full": {"trials": 60, "seeds": 13}}
 # What suits a data source: (target, budget in examples, validation examples), by preset.
 OF_DATA: dict[tuple[str, str], tuple[float, int, int]] = {
-    ("mnist", "quick"): (0.93, 9_216, 2000),
+    ("mnist", "quick"): (0.93, 9_216, 1000),
     ("mnist", "full"): (0.985, 299_520, 5000),
-    ("fashion_mnist", "quick"): (0.76, 9_216, 2000),
+    ("fashion_mnist", "quick"): (0.76, 9_216, 1000),
     ("fashion_mnist", "full"): (0.9, 299_520, 5000),
     ("digits", "quick"): (0.93, 9_216, 287),
     ("digits", "full"): (0.96, 46_080, 287),
@@ -237,6 +259,9 @@ def resolve(
         raise unknown_name("preset", str(preset), PRESETS)
     suits = _suiting(str(given.get("data", SweepConfig.data)), preset)
     chosen = {**PRESETS[preset], **suits, **(known or {}), **given}
+    chosen.setdefault("extends", "batch_sizes" not in chosen)
+    if isinstance(chosen.get("goal"), str) and "," in chosen["goal"]:
+        chosen["goal"], chosen["second_goal"] = chosen["goal"].split(",", 1)
     if "search" not in chosen and _ends_with_the_budget(chosen.get("recipe")):
         chosen["search"] = "tpe"
     config = replace(SweepConfig(), **chosen)
@@ -323,6 +348,7 @@ def validate(config: SweepConfig) -> None:
     _validate_ranges(config)
     _validate_recipe(config)
     _known("search", config.search, SEARCHES)
+    _known("scheduler", config.scheduler, SCHEDULERS)
     _known("goal", config.goal, GOALS)
     _validate_way(config)
     if not LIMITS_OF_A_NAME.fullmatch(config.name):
@@ -374,6 +400,13 @@ def validate(config: SweepConfig) -> None:
 
 def _validate_way(config: SweepConfig) -> None:
     """What only some ways to search take."""
+    if config.second_goal is not None:
+        _known("goal", config.second_goal, PAIRED)
+        if config.second_goal == config.goal or config.search != "evolution":
+            raise UserError(
+                f"--goal {config.goal},{config.second_goal} with --search {config.search}: a pair "
+                "of two goals is searched by evolution; give --search evolution, or one goal"
+            )
     low, high = RANGES["base_learning_rate"]
     for base in config.base_learning_rates:
         number = isinstance(base, (int, float)) and not isinstance(base, bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,40 @@ from tune_jobs.data.dataset import open_dataset
 from tune_jobs.data.places import names_a_place
 from tune_jobs.data.tables import Table
 from tune_jobs.errors import UserError
+from tune_jobs.planning.ways import way_of
 from tune_jobs.store import SweepStore
 
 BROUGHT = ("workload", "train", "lightning")  # each is model and data in one
+
+
+def configurations(invocation: Invocation) -> list[SweepConfig]:
+    """The sweeps to make: one, or one for each of several optimizers, `NAME-OPTIMIZER`, the minutes
+    in equal parts."""
+    given = settings_of(invocation.action.config, invocation.flags)
+    names = [name.strip() for name in str(given.get("optimizer", "")).split(",")]
+    if len(names) < 2:
+        return [configuration(invocation)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--optimizer: {twice!r} stands twice; name each optimizer once")
+    if given.get("base_learning_rate") is not None:
+        raise UserError(
+            "base_learning_rate with several optimizers: each has a range of its own; leave it out"
+        )
+    return [_of_optimizer(invocation, given, name, len(names)) for name in names]
+
+
+def _of_optimizer(
+    invocation: Invocation, given: Mapping[str, Any], optimizer: str, of: int
+) -> SweepConfig:
+    """One of several optimizers' sweeps; with --resume one that was not begun yet is begun."""
+    name = f"{given.get('name', SweepConfig.name)}-{optimizer.replace(':', '.')}"
+    flags = {**invocation.flags, "optimizer": optimizer, "name": name}
+    if given.get("minutes"):
+        flags["minutes"] = given["minutes"] / of
+    there = SweepStore.open(str(given.get("runs_dir", SweepConfig.runs_dir)), name).exists()
+    action = replace(invocation.action, resume=invocation.action.resume and there)
+    return configuration(Invocation(action, flags))
 
 
 def configuration(invocation: Invocation) -> SweepConfig:
@@ -96,6 +128,12 @@ def check_names(config: SweepConfig, *, importing: bool) -> None:
 
     Without `importing` a module of the user's own is looked for, and not run.
     """
+    missing = [name for name in way_of(config).needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--search {config.search} needs {' and '.join(missing)}, not installed here: "
+            f".venv/bin/uv pip install -c scripts/constraints.txt {' '.join(missing)}"
+        )
     if config.workload or config.own_loop:
         return
     module, _, function = config.model.partition(":")

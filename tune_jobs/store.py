@@ -89,6 +89,7 @@ class SweepStore:
         self.measurements = folder / "measurements.parquet"
         self.verdict = folder / "verdict.json"
         self.looks = folder / "looks.json"
+        self.optimizers = folder / "optimizers.json"
         self.lock = folder / "driver.json"
         self.ray = folder / "ray"
 

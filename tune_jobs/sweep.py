@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -63,12 +63,26 @@ def run(invocation: Invocation) -> int:
     if action.new_workload is not None:
         say(console, f"written; sweep it as it is: {new_workload.write(action.new_workload)}")
         return 0
-    config = preparing.configuration(invocation)
-    store = preparing.folder(config, action)
-    preparing.check_names(config, importing=not action.dry_run)
+    sweeps = []
+    for config in preparing.configurations(invocation):
+        sweeps.append((config, preparing.folder(config, action)))
+        preparing.check_names(config, importing=not action.dry_run)
+        if action.dry_run:
+            print_plan(config, console)
     if action.dry_run:
-        print_plan(config, console)
         return 0
+    for config, store in sweeps:
+        if len(sweeps) > 1:
+            say(console, f"optimizer {config.optimizer}:")
+        begin(config, store, action, console)
+    if len(sweeps) > 1 and action.only is None:
+        compare(sweeps, console)
+    return 0
+
+
+def begin(config: SweepConfig, store: SweepStore, action: Action, console: Console) -> None:
+    """One sweep, while no other driver has its folder."""
+    from tune_jobs import preparing
     from tune_jobs.holding import held
     from tune_jobs.reporting.progress import Progress
     from tune_jobs.tracking.of_sweep import reachable_uri
@@ -76,8 +90,20 @@ def run(invocation: Invocation) -> int:
     uri = reachable_uri(config, partial(say, console))
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
-        told = Progress(config, console), Allowance(config.minutes)
-        return sweep(Job(config, store, preparing.data(config), uri, console, action, *told))
+        told = Progress(console), Allowance(config.minutes)
+        sweep(Job(config, store, preparing.data(config), uri, console, action, *told))
+
+
+def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) -> None:
+    """Several optimizers' sweeps in one answer, kept beside each of their verdicts."""
+    from tune_jobs.reporting.answer import answer_of_sweep
+    from tune_jobs.reporting.optimizers import as_json, compared, print_comparison
+
+    found = compared(sweeps)
+    for _, store in sweeps:
+        store.write_text(store.optimizers, as_json(found))
+    judged = answer_of_sweep(*sweeps[0]).verdicts[0].quantity
+    print_comparison(found, judged, console)
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,7 @@ class Job:
         say(self.console, line)
 
 
-def sweep(job: Job) -> int:
+def sweep(job: Job) -> None:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
     from tune_jobs.preparing import train_examples
     from tune_jobs.tracking.of_sweep import SweepCopy
@@ -120,12 +146,12 @@ def sweep(job: Job) -> int:
     else:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
         search(job, stage, copy)
+        job, stage = widened(job, stage, copy, facts)
         confirm(job, stage, copy)
         if job.allowance.is_over():
             job.say(f"the {config.minutes:g} minutes are used: this is the answer so far")
         lacks = conclude(job, copy, facts)
     print_places(places(store, job.uri, lacks), job.console)
-    return 0
 
 
 def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[BatchSizeProfile]:
@@ -145,21 +171,59 @@ def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[Bat
 def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """Stage 2, over once a confirm run stands in the store."""
     from tune_jobs.planning.confirm_plan import unbracketed
-    from tune_jobs.planning.ways import way_of
+    from tune_jobs.planning.ways import known_of, way_of
     from tune_jobs.tuning import stages
 
     if any(t.stage == "confirm" for t in job.store.read_trials()):
         return
     way = way_of(job.config)
-    for line in way.told(
-        job.config, sorted(stage.requests), stages.known_of(job.config, job.store)
-    ):
+    for line in way.told(job.config, sorted(stage.requests), known_of(job.config, job.store)):
         job.say(line)
     with heard(job, copy, "search", job.config.trials):
         stages.search(stage, job.allowance, resume=job.action.resume)
     if not way.modelled:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
+
+
+def widened(
+    job: Job, stage: Stage, copy: SweepCopy, facts: Mapping[str, object]
+) -> tuple[Job, Stage]:
+    """While a leader at the edge may be beaten by the next batch size, measure and search that."""
+    from tune_jobs.measure.clock import chosen
+    from tune_jobs.planning.extending import TRIALS, next_size
+    from tune_jobs.planning.looks import searched
+    from tune_jobs.planning.ways import known_of, way_of
+    from tune_jobs.tuning import stages
+    from tune_jobs.tuning.measuring import profile_devices
+
+    confirmed = any(t.stage == "confirm" for t in job.store.read_trials())
+    while way_of(job.config).extends and not confirmed and not job.allowance.is_over(FURTHER):
+        config, store = job.config, job.store
+        known = known_of(config, store, stage.profiles)
+        most = min(config.budget_examples, int(str(facts["train_examples"])))
+        size = next_size(config, sorted(stage.requests), known, most)
+        if size is None:
+            break
+        job.say(f"{2 * size if size < max(config.batch_sizes) else size // 2} leads at the edge: "
+                f"{size} may be better, and is measured and tried")  # fmt: skip
+        cpus = config.cpus_per_trial
+        if not any(row.gpus for row in stage.profiles):  # as many threads as the others
+            cpus = f"{chosen(stage.profiles)[0].cpus:g}"
+        alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
+        rows = [*stage.profiles]
+        rows += profile_devices(alone, store, job.data_path, stage.cluster, job.say, beside=rows)
+        config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
+        store.write_config(config)
+        job, stage = replace(job, config=config), replace(stage, config=config)
+        if size not in {row.batch_size for row in chosen(rows)}:
+            break
+        stage = type(stage).of(config, store, job.data_path, stage.cluster, rows)
+        copy.profiles([row for row in rows if row.batch_size == size])
+        wanted = searched(store.read_trials()) + TRIALS
+        with heard(job, copy, "search", wanted):
+            stages.search_further(stage, job.allowance, (size,), wanted)
+    return job, stage
 
 
 def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
@@ -202,8 +266,7 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
 def bases_to_confirm(job: Job) -> dict[int, float]:
     """The model's base learning rates by batch size; none where a search's best trial counts."""
     from tune_jobs.planning import learning_rates
-    from tune_jobs.planning.ways import way_of
-    from tune_jobs.tuning.stages import known_of
+    from tune_jobs.planning.ways import known_of, way_of
 
     config, store = job.config, job.store
     if not way_of(config).modelled:
@@ -257,7 +320,7 @@ def heard(job: Job, copy: SweepCopy, stage: str, trials: int = 0) -> Iterator[No
     waiting.SAY[job.config.name] = job.say
     store = job.store
     rows = Rows(store.read_trials(), store.read_measurements(), store.read_profiles())
-    with job.progress.watching(stage, rows, trials):
+    with job.progress.watching(job.config, stage, rows, trials):
         keeper.LISTENERS[job.config.name] = [job.progress, copy]
         yield
 

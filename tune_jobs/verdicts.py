@@ -230,6 +230,28 @@ class LearningRateRule:
 
 
 @dataclass(frozen=True)
+class SearchCost:
+    """What the search of a sweep cost, and what following its best trial blindly would have cost.
+
+    Attributes:
+        way: as `--search` names it.
+        examples_seen, train_seconds: of all its trials together.
+        blind_batch_size, blind_learning_rate: of its best trial; None where none reached.
+        blind_regret: by what part that batch size is expected to be worse than the best.
+        sentence: this in words, and what the way adds: what it predicted, what each rule missed.
+    """
+
+    way: str
+    trials: int
+    examples_seen: int
+    train_seconds: float
+    blind_batch_size: int | None
+    blind_learning_rate: float | None
+    blind_regret: float | None
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Use:
     """The batch size to train with now, and what that choice can cost.
 
@@ -295,6 +317,7 @@ class Verdict:
         sensitivity: the answer at every target of the workload, ascending.
         rate_deviation: by batch size as text, the deviation (log) that the choice of its learning
             rate leaves; empty where no search tells.
+        search_cost: None of a table.
         left_out: how many runs are no part of this, and why.
         examples_unit: what `examples_to_target` counts: `examples`, or `epochs` of a table.
         warnings: everything a careful reader should know before trusting the numbers.
@@ -338,4 +361,5 @@ class Verdict:
     examples_unit: str = "examples"
     mode: str = "max"
     unit: str = ""
+    search_cost: SearchCost | None = None
     schema_version: int = SCHEMA_VERSION

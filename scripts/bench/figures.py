@@ -252,7 +252,7 @@ def until_first() -> None:
         config = replace(SweepConfig(), runs_dir=folder, data_dir=str(ROOT / ".data"))
         console, store = Console(stderr=True), SweepStore.open(folder, config.name)
         store.create()
-        told = First(config, console), Allowance(None)
+        told = First(console), Allowance(None)
         uri = f"sqlite:///{folder}/mlflow.db"
         of.sweep(of.Job(config, store, preparing.data(config), uri, console, Action(), *told))
 

@@ -129,8 +129,9 @@ class MadeUpTrials:
         self.keeper = keeper.RecordKeeper(self.config, store, [], requests, "search")
         self.keeper.setup()
         self.races = BatchSizeRaces(self.rungs, self.config.reduction_factor, 0.99, BUDGET, store)
-        progress = Progress(self.config, Console(file=io.StringIO()))
-        self.watched = progress.watching("search", Rows(store.read_trials(), [], []), ended)
+        progress = Progress(Console(file=io.StringIO()))
+        had = Rows(store.read_trials(), [], [])
+        self.watched = progress.watching(self.config, "search", had, ended)
         keeper.LISTENERS["scale"] = [self.watched.__enter__()]
 
     def rung(self, seen: int) -> int | None:

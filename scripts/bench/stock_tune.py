@@ -32,7 +32,7 @@ from tune_jobs import environment
 from tune_jobs.config import SweepConfig
 
 CONFIG = replace(
-    SweepConfig(), batch_sizes=(16, 64, 256), trials=9, budget_examples=4_608, target=0.9, seeds=2,
+    SweepConfig(), batch_sizes=(16, 64, 256), extends=False, trials=9, budget_examples=4_608, target=0.9, seeds=2,
     profile_seconds=15.0, noise_scale=False, cpus_per_trial="1", data_dir=str(ROOT / ".data"),
 )  # fmt: skip
 EVALUATIONS = 9  # of a stock trial's budget, the first rung's place among them
@@ -83,7 +83,7 @@ def ours(folder: Path) -> Made:
     config = replace(CONFIG, name="ours", runs_dir=str(folder))
     console, store = Console(stderr=True), SweepStore.open(config.runs_dir, config.name)
     store.create()
-    told = Watched(config, console), Allowance(None)
+    told = Watched(console), Allowance(None)
     uri = f"sqlite:///{folder}/mlflow.db"
     sweep.sweep(sweep.Job(config, store, preparing.data(config), uri, console, Action(), *told))
     trials = store.read_trials()

@@ -43,30 +43,34 @@ def propose(
     if made >= config.trials:
         return None
     within = learning_rate_range(config)
-    ends = _ends(config, sizes, known)
+    most = ends(config, sizes, known)
     counts = {s: count_of(s, known) for s in sizes}
     first = sizes[len(sizes) // 2]
     chance = np.random.default_rng([config.seed, made])
     if made == counts[first] < min(FIRST, config.trials - len(sizes) + 1):
         base = within.first_points(FIRST)[counts[first]]
-        return Proposal(first, base, ends[first], "where the valley lies")
+        return Proposal(first, base, most[first], "where the valley lies")
     found = valleys_of(config, sizes, known)
     untried = [s for s in sizes if not counts[s]]
     if untried:
         size = min(untried, key=lambda s: abs(math.log(s / first)))
         base = math.exp(found[size].best()[0])
-        return Proposal(size, _inside(base, within), ends[size], "where the model sees its best")
+        return Proposal(size, _inside(base, within), most[size], "where the model sees its best")
     if among:
         size = _least_known(among, found, known)
-        base = math.exp(_may_be_best(found[size], rates_of(size, known), chance))
-        return Proposal(size, _inside(base, within), ends[size], "least known")
+        new = not count_of(size, known)  # a first rate is the model's best guess
+        log = found[size].best()[0] if new else _may_be_best(
+            found[size], rates_of(size, known), chance
+        )  # fmt: skip
+        base = math.exp(log)
+        return Proposal(size, _inside(base, within), most[size], "least known")
     if made % GUARD == GUARD - 1:
         size = min(sizes, key=lambda s: (counts[s], s))
         base = draw(within, _regrets(known), config.seed + made)
-        return Proposal(size, base, ends[size], "TPE's own")
+        return Proposal(size, base, most[size], "TPE's own")
     size = _may_win({s: found[s] for s in sizes}, known.cost, chance)
     base = math.exp(_may_be_best(found[size], rates_of(size, known), chance))
-    return Proposal(size, _inside(base, within), ends[size], "may win")
+    return Proposal(size, _inside(base, within), most[size], "may win")
 
 
 def bases_to_confirm(
@@ -122,7 +126,7 @@ def _read(
     return rate, math.log(trial.examples_seen), True, NOISE
 
 
-def _ends(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, int]:
+def ends(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, int]:
     """Examples at which a trial of each batch size ends in vain."""
     spent = [
         t.examples_to_target * known.cost[t.batch_size]

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 from tune_jobs.config import SCALING_RULES, SweepConfig
 from tune_jobs.errors import UserError
+from tune_jobs.judging.search_cost import best_for
+from tune_jobs.judging.sentences import per_cent
 from tune_jobs.planning.known import Known, Proposal, rates_of
 from tune_jobs.recipe import REFERENCE_BATCH_SIZE
-from tune_jobs.records import RangePoint
+from tune_jobs.records import RangePoint, TrialResult
 from tune_jobs.training.scaling import scaling_of
 
 SAME = math.log(1.02)  # rates so near are one
@@ -72,6 +74,33 @@ def reference_of(config: SweepConfig, known: Known) -> Reference | None:
     if config.base_learning_rate is not None:
         return REFERENCE_BATCH_SIZE, config.base_learning_rate
     return read_off(known.range_test)
+
+
+def after(config: SweepConfig, known: Known, used: int | None) -> list[str]:
+    """What trusting each rule costs: the best batch size by its rates alone, over the best of all
+    trials, as each trial's one seed has it."""
+    reference = reference_of(config, known)
+    best = best_for(config.compared_by, known.trials)
+    if reference is None or best is None or best.time_to_target_seconds is None:
+        return []
+    told = []
+    for rule in in_order(config):
+        own = [
+            t
+            for t in known.trials
+            if _same(base_by(rule, reference, t.batch_size, config.optimizer), t)
+        ]
+        chosen = best_for("time", own)
+        if chosen is None or chosen.time_to_target_seconds is None:
+            told.append(f"{rule}: none of its trials reached the target")
+            continue
+        over = chosen.time_to_target_seconds / best.time_to_target_seconds - 1
+        told.append(f"{rule}: {chosen.batch_size}, {per_cent(over)} over the best trial")
+    return [f"Trusting one rule: {'; '.join(told)}."]
+
+
+def _same(base: float, trial: TrialResult) -> bool:
+    return abs(math.log(base / trial.base_learning_rate)) <= SAME
 
 
 def needs_range_test(config: SweepConfig) -> bool:

@@ -57,6 +57,15 @@ def told(config: SweepConfig, sizes: Sequence[int], known: Known) -> list[str]:
     ]
 
 
+def after(config: SweepConfig, known: Known, used: int | None) -> list[str]:
+    """How far the prediction was."""
+    found = predicted(known.profiles, known.noise).batch_size
+    if found is None or used is None:
+        return []
+    off = max(found / used, used / found)
+    return [f"Theory predicted {found:.3g}: {off:.2g} times off {used}, of the few it tried."]
+
+
 def predicted(profiles: Sequence[BatchSizeProfile], noise: Sequence[NoiseScale]) -> Prediction:
     """sqrt(a B_crit / b), with the raw noise scale for B_crit."""
     raw = next((n for n in noise_summaries(noise) if n.kind == "raw"), None)

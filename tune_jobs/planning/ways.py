@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning import learning_rates, rules, shares, theory
-from tune_jobs.planning.known import Known, Proposal
+from tune_jobs.planning import evolution, learning_rates, rules, shares, theory
+from tune_jobs.planning.known import Known, Proposal, known_now
+from tune_jobs.records import BatchSizeProfile
+from tune_jobs.store import SweepStore
 
 Propose = Callable[[SweepConfig, Sequence[int], Known], Proposal | None]
 
@@ -27,14 +29,19 @@ class Way:
         shares: what it gives each batch size, for whoever reads the plan.
         modelled: one model of all batch sizes, made of their curves, names the rates to confirm,
             and the search goes on where a look asks for it.
-        told: what is said before the first trial.
+        extends: batch sizes are added beyond a leader at the edge.
+        needs: packages that are not installed by themselves.
+        told: what is said before the first trial; `after` once a batch size to use is named.
     """
 
     about: str
     propose: Propose
     shares: str
     modelled: bool = False
+    extends: bool = False
+    needs: tuple[str, ...] = ()
     told: Callable[[SweepConfig, Sequence[int], Known], list[str]] = lambda *_: []
+    after: Callable[[SweepConfig, Known, int | None], list[str]] = lambda *_: []
 
 
 WAYS: dict[str, Way] = {
@@ -43,6 +50,7 @@ WAYS: dict[str, Way] = {
         learning_rates.propose,
         "a trial, and more while it may win",
         modelled=True,
+        extends=True,
     ),
     "tpe": Way(
         "HyperOpt's TPE for each batch size by itself",
@@ -60,6 +68,14 @@ WAYS: dict[str, Way] = {
         rules.propose,
         "a trial by each scaling rule",
         told=rules.told,
+        after=rules.after,
+    ),
+    "evolution": Way(
+        "CMA-ES over batch size and rate together; NSGA-II for a pair of goals",
+        evolution.propose,
+        "trials as its generations fall",
+        needs=("cmaes", "optuna"),
+        after=evolution.after,
     ),
     "theory": Way(
         "only batch sizes about the best that measuring predicts, sqrt(a B_crit / b)",
@@ -67,6 +83,7 @@ WAYS: dict[str, Way] = {
         "trials where it is next to the predicted best",
         modelled=True,
         told=theory.told,
+        after=theory.after,
     ),
 }
 
@@ -74,3 +91,13 @@ WAYS: dict[str, Way] = {
 def way_of(config: SweepConfig) -> Way:
     """The way that a sweep searches by."""
     return WAYS[config.search]
+
+
+def known_of(
+    config: SweepConfig, store: SweepStore, profiles: Sequence[BatchSizeProfile] | None = None
+) -> Known:
+    """What the store holds that a proposal is made from."""
+    curves = store.read_measurements() if way_of(config).modelled else []
+    rows = store.read_trials(), curves
+    measured = store.read_noise_scale(), store.read_range_test()
+    return known_now(config, *rows, profiles or store.read_profiles(), *measured)

@@ -16,8 +16,10 @@ from tune_jobs.errors import UserError
 from tune_jobs.formatting import learning_rate, target_name
 from tune_jobs.judging.judging import is_at, judge_runs
 from tune_jobs.judging.policy import Policy
+from tune_jobs.judging.search_cost import search_cost
 from tune_jobs.planning import search_plan
 from tune_jobs.planning.looks import open_looks
+from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TargetRun, TrialResult
@@ -106,13 +108,22 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
         target=at,
     )
     return Answer(
-        verdicts=tuple(verdicts),
+        verdicts=tuple(with_search_cost(v, config, store) for v in verdicts),
         runs=tuple(runs),
         profiles=tuple(profiles),
         noise=tuple(noise),
         trials=tuple(trials),
         measurements=tuple(measurements),
     )
+
+
+def with_search_cost(verdict: Verdict, config: SweepConfig, store: SweepStore) -> Verdict:
+    """The verdict, and what its search cost."""
+    known = known_of(config, store)
+    told = way_of(config).after(config, known, verdict.use.batch_size if verdict.use else None)
+    rows = verdict.per_batch_size
+    cost = search_cost(config.search, config.compared_by, known.trials, rows, told)
+    return replace(verdict, search_cost=cost)
 
 
 def resume(config: SweepConfig) -> str:

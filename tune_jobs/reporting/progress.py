@@ -39,18 +39,17 @@ class Progress:
     the next look, until a look leaves nothing to go on for.
     """
 
-    def __init__(self, config: SweepConfig, console: Console) -> None:
-        self.config = config
+    def __init__(self, console: Console) -> None:
         self.console = console
         self.lock = threading.RLock()  # the panel is drawn by a thread of its own
         self.verdict: Verdict | None = None
         self.goes_on = True
         self.done = self.elapsed = 0.0  # work of runs that have ended; seconds of stages before
         self.slots = 1
-        self._begin("", Rows([], [], []), 0)
+        self._begin(SweepConfig(), "", Rows([], [], []), 0)
 
-    def _begin(self, stage: str, rows: Rows, trials: int) -> None:
-        self.stage, self.trials = stage, trials
+    def _begin(self, config: SweepConfig, stage: str, rows: Rows, trials: int) -> None:
+        self.config, self.stage, self.trials = config, stage, trials
         self.rows = Rows(list(rows.trials), list(rows.measurements), rows.profiles)
         mine = [t for t in rows.trials if t.stage == stage]
         self.ended = Counter(t.outcome for t in mine)
@@ -62,11 +61,16 @@ class Progress:
         self.first: float | None = None  # when its first run began
 
     @contextmanager
-    def watching(self, stage: str, rows: Rows, trials: int = 0) -> Iterator[Progress]:
-        """While a stage runs. `rows` are those of the store: runs that had ended count, and say
-        nothing of the pace; `trials` are those that a search makes in all."""
+    def watching(
+        self, config: SweepConfig, stage: str, rows: Rows, trials: int = 0
+    ) -> Iterator[Progress]:
+        """While a stage runs, of a configuration that may have got further batch sizes.
+
+        `rows` are those of the store: runs that had ended count, and say nothing of the pace;
+        `trials` are those that a search makes in all.
+        """
         with self.lock:
-            self._begin(stage, rows, trials)
+            self._begin(config, stage, rows, trials)
         # Drawn when it is refreshed, not at every record.
         self.live = Live(
             console=self.console, refresh_per_second=REFRESHES, transient=True,

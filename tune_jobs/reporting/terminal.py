@@ -77,6 +77,8 @@ def _sentences(verdict: Verdict) -> list[str]:
     told = [verdict.change, next_step(verdict), _heading(verdict), *verdict.left_out]
     told += [verdict.reason, verdict.limit_reason, *verdict.warnings[:2]]
     told += [_by_target(verdict), _critical(verdict)]
+    if verdict.search_cost is not None:
+        told.append(verdict.search_cost.sentence)
     if verdict.closed_form is not None and verdict.closed_form.agrees is False:
         told.append(verdict.closed_form.sentence)
     if verdict.generalization is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,10 @@ def profile_devices(
     data_path: Path | None,
     cluster: Cluster,
     say: Callable[[str], None],
+    beside: Sequence[BatchSizeProfile] = (),
 ) -> list[BatchSizeProfile]:
-    """Profile every device type that trials may land on; the rows are in the store on return.
+    """Profile every device type that trials may land on; the rows are in the store on return, those
+    of other batch sizes `beside` them.
 
     Errors:
         UserError: the model fails at the smallest batch size, or no batch size fits.
@@ -183,11 +185,12 @@ def profile_devices(
         finally:
             caller.close()
         rows += found
-    store.write_noise_scale(noise)
+    if noise:
+        store.write_noise_scale(noise)
     if rising:
         store.write_range_test(rising)
-    store.write_profiles(rows)
-    if not any(row.chosen for row in rows):
+    store.write_profiles([*beside, *rows])
+    if not beside and not any(row.chosen for row in rows):
         raise UserError(
             f"none of the batch sizes {', '.join(map(str, config.batch_sizes))} fits: "
             f"{rows[0].reason}; give smaller ones, or more with --memory-limit-mib"

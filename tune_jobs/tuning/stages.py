@@ -24,10 +24,9 @@ from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.planning.allowance import SEARCH as SEARCHED
-from tune_jobs.planning.known import Known, known_now
 from tune_jobs.planning.learning_rates import propose
 from tune_jobs.planning.search_plan import rungs_of
-from tune_jobs.planning.ways import way_of
+from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.training.device import EVALUATION_BATCH
@@ -44,7 +43,7 @@ from tune_jobs.tuning.guard import allowed_seconds
 from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.planned import PLANS, Asked, Planned
-from tune_jobs.tuning.racing import BatchSizeRaces
+from tune_jobs.tuning.racing import races_of
 from tune_jobs.tuning.requests import Requests, TrialRequest, trial_requests
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
@@ -136,12 +135,8 @@ def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
     sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
     plan = partial(searched_next, config, stage.store, stage.profiles, sizes)
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(SEARCHED) else plan(under_way)
-    races = BatchSizeRaces(
-        rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
-        stage.store, goal=config.compared_by, mode=config.mode,
-    )  # fmt: skip
     tuner = _restored(stage, SEARCH, stage.shared()) if resume else None
-    asked = Planned(config.name), races, config.trials
+    asked = Planned(config.name), races_of(config, stage.store), config.trials
     _fit(tuner or _fresh(stage, SEARCH, stage.shared(), *asked), config.trials)
 
 
@@ -152,22 +147,9 @@ def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], tri
     given = (config, stage.store, stage.profiles, sizes)
     plan = partial(searched_next, *given, among=among)
     PLANS[config.name] = lambda under_way: [] if allowance.is_over(FURTHER) else plan(under_way)
-    races = BatchSizeRaces(
-        rungs_of(config), config.reduction_factor, config.target, config.budget_examples,
-        stage.store, goal=config.compared_by, mode=config.mode,
-    )  # fmt: skip
     name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
-    _fit(_fresh(stage, name, stage.shared(), Planned(config.name), races, trials), trials)
-
-
-def known_of(
-    config: SweepConfig, store: SweepStore, profiles: Sequence[BatchSizeProfile] | None = None
-) -> Known:
-    """What the store holds that a proposal is made from."""
-    curves = store.read_measurements() if way_of(config).modelled else []
-    rows = store.read_trials(), curves
-    measured = store.read_noise_scale(), store.read_range_test()
-    return known_now(config, *rows, profiles or store.read_profiles(), *measured)
+    asked = Planned(config.name), races_of(config, stage.store), trials
+    _fit(_fresh(stage, name, stage.shared(), *asked), trials)
 
 
 def searched_next(

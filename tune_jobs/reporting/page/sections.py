@@ -103,9 +103,9 @@ def learning_rate_section(verdict: Verdict) -> Markup | None:
     if rule is None:
         return None
     costs = tables.of_rules(rule.costs) if rule.costs else None
-    return element(
-        "section", element("h2", "Learning-rate rule"), element("p", rule.sentence), costs
-    )
+    spent = verdict.search_cost
+    told = [element("p", text) for text in (rule.sentence, spent and spent.sentence) if text]
+    return element("section", element("h2", "Learning-rate rule"), *told, costs)
 
 
 def statistics_section(verdict: Verdict) -> Markup | None:
