@@ -32,8 +32,9 @@ from tune_jobs import environment
 from tune_jobs.config import SweepConfig
 
 CONFIG = replace(
-    SweepConfig(), batch_sizes=(16, 64, 256), extends=False, trials=9, budget_examples=4_608, target=0.9, seeds=2,
-    profile_seconds=15.0, noise_scale=False, cpus_per_trial="1", data_dir=str(ROOT / ".data"),
+    SweepConfig(), batch_sizes=(16, 64, 256), extends=False, trials=9, budget_examples=4_608,
+    target=0.9, seeds=2, profile_seconds=15.0, noise_scale=False, cpus_per_trial="1",
+    data_dir=str(ROOT / ".data"),
 )  # fmt: skip
 EVALUATIONS = 9  # of a stock trial's budget, the first rung's place among them
 WAYS = ("ours", "stock")
