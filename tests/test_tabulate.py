@@ -12,7 +12,6 @@ import torch
 
 from scripts.bench import tabulate
 from scripts.bench.tabulate import (
-    BATCH_SIZES,
     EVALUATIONS,
     FIRST,
     RATE_FACTORS,
@@ -74,7 +73,7 @@ def test_all_batch_sizes_share_a_geometric_grid_up_to_whole_updates(name: str) -
     budget = WORKLOADS[name].budget
     factor = FIRST ** (-1 / (EVALUATIONS - 1))
     grid = [budget * FIRST * factor**k for k in range(EVALUATIONS)]
-    for size in BATCH_SIZES:
+    for size in WORKLOADS[name].batch_sizes:
         seen = [updates * size for updates in evaluation_updates(budget, size)]
         assert seen[-1] == budget
         assert all(any(0 <= s - point + 1e-6 <= size for s in seen) for point in grid)

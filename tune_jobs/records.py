@@ -268,6 +268,24 @@ class ConfirmRun:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A run that has begun, for whoever watches; kept nowhere.
+
+    Attributes:
+        why: what a search makes it for, where it says; `whole`, `alone` as in `ConfirmRun`.
+    """
+
+    trial_id: str
+    name: str
+    stage: str
+    batch_size: int
+    seed: int
+    why: str | None = None
+    whole: bool = False
+    alone: bool = False
+
+
+@dataclass(frozen=True)
 class Look:
     """One judging of a sweep's confirm runs.
 

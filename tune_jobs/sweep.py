@@ -32,6 +32,7 @@ from tune_jobs.reporting.table import places, print_places, say, wide_console
 if TYPE_CHECKING:
     from tune_jobs.planning.batch_schedules import Given
     from tune_jobs.records import BatchSizeProfile, ConfirmRun
+    from tune_jobs.reporting.progress import Progress
     from tune_jobs.store import SweepStore
     from tune_jobs.tracking.of_sweep import SweepCopy
     from tune_jobs.tuning.cluster import Cluster
@@ -84,13 +85,14 @@ def begin(config: SweepConfig, store: SweepStore, action: Action, console: Conso
     """One sweep, while no other driver has its folder."""
     from tune_jobs import preparing
     from tune_jobs.holding import held
+    from tune_jobs.reporting.progress import Progress
     from tune_jobs.tracking.of_sweep import reachable_uri
 
     uri = reachable_uri(config, partial(say, console))
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
-        allowance = Allowance(config.minutes)
-        sweep(Job(config, store, preparing.data(config), uri, console, action, allowance))
+        told = Progress(console), Allowance(config.minutes)
+        sweep(Job(config, store, preparing.data(config), uri, console, action, *told))
 
 
 def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) -> None:
@@ -116,6 +118,7 @@ class Job:
     uri: str | None
     console: Console
     action: Action
+    progress: Progress
     allowance: Allowance
 
     def say(self, line: str) -> None:
@@ -232,15 +235,14 @@ def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """Stage 3: runs with seeds of their own, a block at a time and a look after each; back to the
     search where learning rates, and no seeds, are what a look leaves open."""
     from tune_jobs.planning.confirm_plan import most_runs
-    from tune_jobs.planning.looks import confirm_runs
     from tune_jobs.tuning import stages
 
     while True:
         plan = partial(planned, job, bases_to_confirm(job))
-        made, first = confirm_runs(job.store.read_trials()), plan()
-        if first or job.action.resume:
-            with heard(job, copy, "confirm", made + len(first)):
-                stages.confirm(stage, plan, most_runs(job.config), resume=job.action.resume)
+        if plan() or job.action.resume:
+            with heard(job, copy, "confirm"):
+                heard_plan = job.progress.planning(plan)
+                stages.confirm(stage, heard_plan, most_runs(job.config), resume=job.action.resume)
         if not search_further(job, stage, copy):
             return
 
@@ -348,7 +350,7 @@ def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
 def look(job: Job) -> None:
     """Judge the confirm runs, and keep what that leaves open: the next block is planned by it."""
     from tune_jobs.planning.confirm_plan import next_block
-    from tune_jobs.planning.looks import confirm_runs, last_look, look_of, with_look
+    from tune_jobs.planning.looks import confirm_runs, goes_on, last_look, look_of, with_look
     from tune_jobs.reporting.answer import answer_of_sweep
 
     answer, looks = answer_of_sweep(job.config, job.store), job.store.read_looks()
@@ -357,19 +359,21 @@ def look(job: Job) -> None:
     seeds = before.seeds if before and again else next_block(job.config, before)
     found = look_of(answer.verdicts[0], job.config, answer.trials, seeds)
     job.store.write_looks(with_look(looks, found))
+    job.progress.judged(answer.verdicts[0], goes_on(found, job.config))
     job.say(f"{seeds} seeds: {answer.verdicts[0].answer}")
 
 
 @contextmanager
-def heard(job: Job, copy: SweepCopy, stage: str, runs: int) -> Iterator[None]:
+def heard(job: Job, copy: SweepCopy, stage: str, trials: int = 0) -> Iterator[None]:
     """While a stage makes its runs, terminal and MLflow's copy hear of their records."""
-    from tune_jobs.reporting.progress import Progress
+    from tune_jobs.reporting.standing import Rows
     from tune_jobs.tuning import keeper, waiting
 
     waiting.SAY[job.config.name] = job.say
-    with Progress(stage, job.config.batch_sizes, runs, job.console) as progress:
-        progress.already([t for t in job.store.read_trials() if t.stage == stage])
-        keeper.LISTENERS[job.config.name] = [progress, copy]
+    store = job.store
+    rows = Rows(store.read_trials(), store.read_measurements(), store.read_profiles())
+    with job.progress.watching(job.config, stage, rows, trials):
+        keeper.LISTENERS[job.config.name] = [job.progress, copy]
         yield
 
 

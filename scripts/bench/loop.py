@@ -173,20 +173,14 @@ def measured(subject: Subject, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def mnist_subject() -> Subject:
+    source = WorkloadSource("simple_cnn", "mnist", str(prepare("mnist", ROOT / ".data")))
+    return Subject(source, "adam", LEARNING_RATE, 2000, 0, 1, 0.0, None)
+
+
 def main() -> int:
     out, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    path = prepare("mnist", ROOT / ".data")
-    subject = Subject(
-        WorkloadSource("simple_cnn", "mnist", str(path)),
-        "adam",
-        LEARNING_RATE,
-        2000,
-        0,
-        1,
-        0.0,
-        None,
-    )
-    rows = measured(subject, rounds)
+    rows = measured(mnist_subject(), rounds)
     facts = environment.describe(ROOT)
     out.write_text(json.dumps({"rounds": rounds, "environment": facts, "rows": rows}, indent=1))
     return 0

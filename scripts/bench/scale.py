@@ -47,6 +47,7 @@ from tune_jobs.planning.known import Known
 from tune_jobs.planning.ways import WAYS
 from tune_jobs.records import TrialResult
 from tune_jobs.reporting.progress import Progress
+from tune_jobs.reporting.standing import Rows
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import keeper, stages
 from tune_jobs.tuning.planned import Planned
@@ -128,9 +129,10 @@ class MadeUpTrials:
         self.keeper = keeper.RecordKeeper(self.config, store, [], requests, "search")
         self.keeper.setup()
         self.races = BatchSizeRaces(self.rungs, self.config.reduction_factor, 0.99, BUDGET, store)
-        progress = Progress("search", SIZES, self.config.trials, Console(file=io.StringIO()))
-        progress.already(store.read_trials())
-        keeper.LISTENERS["scale"] = [progress]
+        progress = Progress(Console(file=io.StringIO()))
+        had = Rows(store.read_trials(), [], [])
+        self.watched = progress.watching(self.config, "search", had, ended)
+        keeper.LISTENERS["scale"] = [self.watched.__enter__()]
 
     def rung(self, seen: int) -> int | None:
         return self.rungs.index(seen) if seen in self.rungs else None

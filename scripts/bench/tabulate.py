@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
@@ -36,7 +37,9 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.examples import characters as example
 from models.mlp import MLP
 from tune_jobs.data.batches import ExampleStream, Indices, split_indices
 from tune_jobs.data.dataset import Dataset, open_dataset
@@ -117,6 +120,12 @@ def characters() -> Data:
     return Data(*(Examples(of[:, :-1], of[:, 1:]) for of in (train, validation)))
 
 
+def example_characters() -> Data:
+    """The text of models/examples/characters.py, as that example splits it."""
+    of = example.workload()
+    return Data(Examples(*of.train), Examples(*of.validation))
+
+
 class TinyCNN(nn.Module):
     """Images (b, 1, 14, 14) to logits (b, 10): one convolution with stride 2, one hidden layer."""
 
@@ -191,6 +200,7 @@ class Workload:
     Attributes:
         base_learning_rate: the middle one of batch size 256, such that the best lie well inside.
         cosine: the learning rate falls to zero over the budget.
+        batch_sizes: ascending.
     """
 
     load: Callable[[], Data]
@@ -199,10 +209,19 @@ class Workload:
     base_learning_rate: float
     budget: int
     cosine: bool = False
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
 
 
 # The dearest first, so that no process waits long for the other at the end.
 WORKLOADS = {
+    "example-characters-adam": Workload(
+        example_characters,
+        partial(example.Transformer, width=32, layers=1),
+        "adam",
+        0.012,
+        8192,
+        batch_sizes=BATCH_SIZES[:6],
+    ),
     "characters-transformer-adam": Workload(characters, TinyTransformer, "adam", 0.012, 163_840),
     "mnist10k-cnn-adam": Workload(mnist10k, TinyCNN, "adam", 0.012, 262_144),
     "mnist10k-cnn-sgd": Workload(mnist10k, TinyCNN, "sgd", 0.1, 262_144),
@@ -244,6 +263,8 @@ def mapped(network: nn.Module) -> Forward:
     names, shapes = zip(*((n, p.shape) for n, p in network.named_parameters()), strict=True)
     sizes = [shape.numel() for shape in shapes]
 
+    # The fused kernel of attention cannot be mapped over runs.
+    @sdpa_kernel(SDPBackend.MATH)
     def forward(weights: Tensor, inputs: Tensor) -> Tensor:
         parts = [w.view(s) for w, s in zip(torch.split(weights, sizes), shapes, strict=True)]
         named = dict(zip(names, parts, strict=True))
@@ -383,10 +404,12 @@ def main() -> int:
     began = time.monotonic()
     processes = min(2, os.cpu_count() or 1)
     with multiprocessing.get_context("spawn").Pool(processes, _alone) as pool:
-        tables = pool.imap(_job, [(name, size) for name in names for size in BATCH_SIZES])
+        tables = pool.imap(
+            _job, [(name, size) for name in names for size in WORKLOADS[name].batch_sizes]
+        )
         for name in names:
             path = out / f"{name}.parquet"
-            write(pa.concat_tables([next(tables) for _ in BATCH_SIZES]), path)
+            write(pa.concat_tables([next(tables) for _ in WORKLOADS[name].batch_sizes]), path)
             seconds = time.monotonic() - began
             print(f"{path}: {path.stat().st_size / 1000:.0f} KB after {seconds:.0f} s", flush=True)
     return 0

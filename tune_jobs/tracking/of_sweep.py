@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 from tune_jobs.config import SweepConfig, to_be_kept
 from tune_jobs.errors import TrackingUnreachable
-from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
+from tune_jobs.records import BatchSizeProfile, Begun, Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.mlflow_copy import MlflowCopy
 from tune_jobs.tracking.reachable import check_reachable, default_uri
@@ -67,13 +67,13 @@ class SweepCopy:
             for row in rows:
                 self.copy.profile(row)
 
-    def __call__(self, record: Measurement | TrialResult) -> None:
-        """Queue one record of a trial."""
+    def __call__(self, record: Begun | Measurement | TrialResult) -> None:
+        """Queue one record of a trial; that it has begun is told by its first."""
         if self.copy is None:
             return
         if isinstance(record, Measurement):
             self.copy.measurement(record)
-        else:
+        elif isinstance(record, TrialResult):
             self.copy.result(record)
 
     def finish(self, note: str, tags: Mapping[str, str]) -> str | None:

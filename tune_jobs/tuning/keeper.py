@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import ProfiledClock
-from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
+from tune_jobs.records import BatchSizeProfile, Begun, Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.training.segments import segments_of
 from tune_jobs.tuning.failures import reason_of
@@ -19,7 +19,7 @@ from tune_jobs.tuning.requests import Requests, TrialRequest
 
 WRITE_SECONDS = 2.0
 SPLITS = ("val", "test", "train")
-Listener = Callable[[Measurement | TrialResult], None]
+Listener = Callable[[Begun | Measurement | TrialResult], None]
 
 # Ray pickles callbacks when the Tuner is made; what holds threads and clients is kept out of them.
 LISTENERS: dict[str, list[Listener]] = {}
@@ -66,6 +66,12 @@ class RecordKeeper(Callback):  # type: ignore[misc]
             if over and trial.trial_id not in self.ended:
                 self.on_trial_result(iteration, trials, trial, last)
                 self._keep(trial, last["outcome"], last.get("reason"))
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        if trial.trial_id not in self.ended:
+            self._tell(begun(trial.trial_id, self.stage, trial.config))
 
     def on_trial_result(
         self,
@@ -115,9 +121,17 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self.points.write()
         self.written_at = time.monotonic()
 
-    def _tell(self, record: Measurement | TrialResult) -> None:
+    def _tell(self, record: Begun | Measurement | TrialResult) -> None:
         for listener in LISTENERS.get(self.config.name, []):
             listener(record)
+
+
+def begun(trial_id: str, stage: str, asked: dict[str, Any]) -> Begun:
+    """What is told of a run when it begins, from its configuration."""
+    return Begun(
+        trial_id, readable_name(asked), stage, asked["batch_size"], asked["seed"],
+        asked.get("why"), bool(asked.get("whole")), bool(asked.get("alone")),
+    )  # fmt: skip
 
 
 def to_measurement(

@@ -186,6 +186,7 @@ def searched_next(
             "races": found.races,
             "most_examples": found.most_examples,
             "whole": False,
+            "why": found.why,
         }
     ]
 
