@@ -120,7 +120,7 @@ def planned(config: SweepConfig, now: Rows) -> Asked | None:
         if not was_searched_since(now.looks, now.trials):
             confirmed = [t for t in now.trials if t.stage == "confirm"]
             found = partial(bases_to_confirm, config, SIZES, now.known(), confirmed)
-            runs = next_runs(config, now.trials, now.looks, found() if way.modelled else {})
+            runs = next_runs(config, now.trials, now.looks, found() if config.structured else {})
             if runs or not is_due(now.looks, now.trials):
                 return runs[0] if runs else None
         now.looks = with_look(now.looks, looked(config, now))

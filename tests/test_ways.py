@@ -225,6 +225,7 @@ def test_theory_tries_the_batch_sizes_about_its_prediction_alone() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({"search": "rules", "train": "mine.py:train"}, "has no range test to begin from"),
         ({"search": "rule"}, "Did you mean 'rules'"),
         ({"search": "grid", "base_learning_rates": (1e-3, 1e-2, 1e-1, 1.0)}, "give --trials 24"),
         ({"base_learning_rates": (1e-3,)}, "they are of a grid"),

@@ -14,7 +14,6 @@ from tune_jobs.formatting import learning_rate
 from tune_jobs.judging.sentences import per_cent
 from tune_jobs.planning.known import Known, known_now
 from tune_jobs.planning.learning_rates import valleys_of
-from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import BatchSizeProfile, Begun, ConfirmRun, Measurement, TrialResult
 from tune_jobs.reporting.table import number
@@ -64,7 +63,7 @@ class Standing:
 
 def hopes(config: SweepConfig, rows: Rows) -> dict[int, Hope]:
     """By batch size, of those of which a trial tells; empty where no model of the search does."""
-    if not way_of(config).modelled or config.goal not in BY_TARGET:
+    if not config.structured or config.goal not in BY_TARGET:
         return {}
     known = known_now(config, rows.trials, rows.measurements, rows.profiles)
     return hopes_of(_needs(config, known), config.confidence)
