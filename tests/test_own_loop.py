@@ -26,7 +26,7 @@ import torch
 
 from tests.tracked import profile, result
 from tune_jobs.config import SweepConfig, probe_seconds
-from tune_jobs.errors import UserError
+from tune_jobs.errors import LoopFailed, LoopSilent, UserError
 from tune_jobs.measure.fresh import Outcome
 from tune_jobs.measure.own_probe import measure_own
 from tune_jobs.measure.probe import ProbeRequest, Subject
@@ -36,7 +36,7 @@ from tune_jobs.reporting.answer import of_own_loop
 from tune_jobs.training import own_facts
 from tune_jobs.training.loop import Report, RunSettings
 from tune_jobs.training.own_facts import facts
-from tune_jobs.training.own_process import LoopFailed, LoopSilent, OwnProcess, Room
+from tune_jobs.training.own_process import OwnProcess, Room
 from tune_jobs.training.own_run import OwnRun
 from tune_jobs.tuning.failures import reason_of
 from tune_jobs.tuning.guard import guarded

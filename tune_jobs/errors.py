@@ -31,6 +31,26 @@ class TrackingUnreachable(SweepError):
     """The MLflow tracking server does not answer."""
 
 
+class LoopFailed(SweepError):
+    """A user's own training function raised, exited, was ended or made no report.
+
+    Attributes:
+        said: that in one line, with the line of the user's code.
+        trace: the traceback there, or what it printed last.
+    """
+
+    def __init__(self, said: str, trace: str = "") -> None:
+        super().__init__(said, trace)
+        self.said, self.trace = said, trace
+
+    def __str__(self) -> str:
+        return self.said
+
+
+class LoopSilent(LoopFailed):
+    """It made no report within its time."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM: what Ctrl-C is, with a status of its own."""
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
-from tune_jobs.errors import SweepError
+from tune_jobs.errors import LoopFailed, SweepError
 from tune_jobs.training.process_end import how_it_ended
 
 _LENGTH = 8
@@ -144,7 +144,6 @@ def _fork(function: Callable[[Any], Any], argument: Any) -> _Child:
 
 def _outcome_of(function: Callable[[Any], Any], argument: Any) -> Outcome:
     from tune_jobs.training.out_of_memory import is_out_of_memory, requested_mib
-    from tune_jobs.training.own_process import LoopFailed
 
     try:
         return Outcome(function(argument), "returned")

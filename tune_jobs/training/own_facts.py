@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tune_jobs.config import SweepConfig, probe_seconds
-from tune_jobs.errors import UserError
+from tune_jobs.errors import LoopFailed, LoopSilent, UserError
 from tune_jobs.own_loop import Settings
-from tune_jobs.training.own_process import NO_REPORT, LoopFailed, LoopSilent, OwnProcess
+from tune_jobs.training.own_process import NO_REPORT, OwnProcess
 from tune_jobs.workload_source import WorkloadSource
 
 TRIED_RATE = 1e-4

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import IO, Any, NoReturn
 
-from tune_jobs.errors import SweepError, UserError
+from tune_jobs.errors import LoopFailed, LoopSilent, UserError
 from tune_jobs.own_loop import Settings
 from tune_jobs.training.process_end import how_it_ended
 from tune_jobs.workload_source import WorkloadSource
@@ -44,26 +44,6 @@ NO_REPORT = (
     "the function returned without a report; call report(examples_seen=..., val_metric=...) at "
     "least once"
 )
-
-
-class LoopFailed(SweepError):
-    """A user's own training function raised, exited, was ended or made no report.
-
-    Attributes:
-        said: that in one line, with the line of the user's code.
-        trace: the traceback there, or what it printed last.
-    """
-
-    def __init__(self, said: str, trace: str = "") -> None:
-        super().__init__(said, trace)
-        self.said, self.trace = said, trace
-
-    def __str__(self) -> str:
-        return self.said
-
-
-class LoopSilent(LoopFailed):
-    """It made no report within its time."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from tune_jobs.errors import LoopFailed
 from tune_jobs.own_loop import Settings
 from tune_jobs.training.loop import Progress, Report, RunSettings
-from tune_jobs.training.own_process import NO_REPORT, LoopFailed, OwnProcess
+from tune_jobs.training.own_process import NO_REPORT, OwnProcess
 from tune_jobs.workload import reaches
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from ray.exceptions import RayTaskError
 
+from tune_jobs.errors import LoopFailed
 from tune_jobs.records import TrialResult
-from tune_jobs.training.own_process import LoopFailed
 
 MOST_CHARACTERS = 4000  # of a traceback: its end tells
 TRIES = 2  # failed trials of a batch size, none of it having run, after which it is left alone
