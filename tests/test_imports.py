@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CORE = {
     f"tune_jobs.{name}"
-    for name in ("errors", "records", "verdicts", "config", "formatting", "recipe", "uris")
+    for name in ("errors", "records", "verdicts", "config", "formatting", "recipe", "space", "uris")
 }
 # From the ground to the top: a room imports from floors below its own, never from above.
 FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
     ("uris", "durable", "tables", "private", "recipe"),
+    ("space",),
     ("config", "new_workload", "remote_folder", "workload"),
     ("own_loop",),
     ("lightning_loop",),

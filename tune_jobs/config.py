@@ -18,6 +18,7 @@ import tomli_w
 
 from tune_jobs.errors import UserError, unknown_name
 from tune_jobs.recipe import Recipe, recipe_of
+from tune_jobs.space import axes_of
 from tune_jobs.uris import check_tracking_uri, shown
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
@@ -26,6 +27,7 @@ PBT = "pbt"  # population based training: its best member's schedule
 SCHEDULES = ("grow", "seesaw", "late-switch", "follow", PBT)  # run beside the batch size to use
 MODELLED = (STRUCTURED, "theory", *SCHEDULES)  # by one model of all batch sizes
 SEARCHES = (*MODELLED, "tpe", "random", "grid", "rules", "evolution")
+WITH_SPACE = ("tpe", "random")  # ways that search more than the rate
 NEEDS = {"evolution": ("cmaes", "optuna")}  # packages that are not installed by themselves
 # lr(B) = lr(reference) x (B / reference)^p, by name
 SCALING_RULES = {"linear": 1.0, "square root": 0.5, "none": 0.0}
@@ -120,6 +122,10 @@ class SweepConfig:
     recipe: dict[str, Any] = field(
         default_factory=dict,
         metadata={"group": "What to train", "help": "of all runs; see README", "flag": False},
+    )
+    space: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"group": "Search", "help": "searched beside the rate; see README", "flag": False},
     )
     data_arguments: dict[str, Any] = field(
         default_factory=dict,
@@ -427,6 +433,14 @@ def validate(config: SweepConfig) -> None:
 
 def _validate_way(config: SweepConfig) -> None:
     """What only some ways to search take."""
+    axes_of(config.space, config.optimizer)
+    if config.space and config.search not in WITH_SPACE:
+        raise UserError(
+            f"[space] with --search {config.search}: that is of learning rates alone; give "
+            f"--search {' or '.join(WITH_SPACE)}"
+        )
+    if config.space and config.own_loop:
+        raise UserError("[space]: what a loop of your own searches besides, it cannot be told")
     if config.second_goal is not None:
         _known("goal", config.second_goal, PAIRED)
         if config.second_goal == config.goal or config.search != "evolution":

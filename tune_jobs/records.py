@@ -191,6 +191,7 @@ class TrialResult:
         peak_memory_mib: the trial's own peak; on CPU the process's peak resident set since the
             trial began, on CUDA the allocator's peak.
         recipe: what differs from the plainest one, in words; None where nothing does.
+        space: values searched beside the rate, as JSON; None where there were none.
         metric, mode: the workload's own metric, and whether larger is better: `max` or `min`.
         val_metric, test_metric, train_metric: the last ones measured, at `examples_seen`.
         val_accuracy, test_accuracy, train_accuracy: the same where the metric is accuracy.
@@ -241,6 +242,7 @@ class TrialResult:
     train_metric: float | None = None
     recipe: str | None = None
     schedule: str | None = None
+    space: str | None = None
 
     def __post_init__(self) -> None:
         _as_metric(self)
@@ -255,6 +257,7 @@ class ConfirmRun:
         whole: it goes on past the target, to the whole budget.
         alone: it leaves no room on its device for a neighbour, so that its clock can be trusted.
         schedule: its segments, as in `TrialResult`; None for one fixed batch size.
+        space: as in `TrialResult`.
     """
 
     batch_size: int
@@ -265,6 +268,7 @@ class ConfirmRun:
     whole: bool = False
     alone: bool = False
     schedule: str | None = None
+    space: str | None = None
 
 
 @dataclass(frozen=True)

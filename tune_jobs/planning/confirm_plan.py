@@ -60,6 +60,7 @@ def next_runs(
             config.budget_examples if size in whole else ends[size],
             whole=size in whole and seed in seeds_of(config, WHOLE_SEEDS),
             alone=size in whole and seed == seeds_of(config, 1)[0],
+            space=trial.space,
         )
         for seed in seeds_of(config, max(count, min(WHOLE_SEEDS, config.seeds)))
         for size, trial in sorted(rates.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen
@@ -27,6 +27,7 @@ class Proposal:
     most_examples: int
     why: str
     races: bool = True
+    space: Mapping[str, float] = field(default_factory=dict)
 
 
 Pending = tuple[int, float]  # batch size and base learning rate of a trial that is under way

@@ -16,14 +16,16 @@ import numpy as np
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.known import Known, Proposal, count_of, rates_of
 from tune_jobs.planning.search_plan import Range, learning_rate_range, shares
-from tune_jobs.planning.tree_parzen import draw
+from tune_jobs.planning.tree_parzen import draw, draw_all
 from tune_jobs.reading.choosing import score
 from tune_jobs.records import TrialResult
+from tune_jobs.space import FIELDS, Axes, axes_of, from_text
 
 FIRST = 3  # of TPE's rates: the centre, and half the span to either side
 FEWEST_TO_BRACKET = 3  # rates tried before the next may go beyond them
 BRACKETS = 2  # of the last trials of a share
 RESCUE_STEP = 10.0
+RATE = "base_learning_rate"
 SAME = 1e-6  # logs of rates so near are of one rate
 
 Rate = Callable[[SweepConfig, int, Known], float]
@@ -112,15 +114,53 @@ def _next(
     if is_last and given and not any(t.outcome == "finished" for t in ended):
         if under_way:
             return None
-        return Proposal(size, _rescue(config, ended), whole, "a finisher", races=False)
+        best = _best(config, ended)
+        space = from_text(best.space)
+        return Proposal(size, _rescue(config, ended), whole, "a finisher", races=False, space=space)
     brackets = given >= max(FEWEST_TO_BRACKET, share - BRACKETS) and not is_given
     if brackets and not under_way:
         side = open_side(config, ended)
         if side:
-            base = _best(config, ended).base_learning_rate
-            base *= math.sqrt(config.learning_rate_span) ** side
-            return Proposal(size, base, whole, "beyond its best, the last of those tried")
-    return Proposal(size, rate(config, size, known), whole, "its share")
+            best = _best(config, ended)
+            base = best.base_learning_rate * math.sqrt(config.learning_rate_span) ** side
+            why, space = "beyond its best, the last of those tried", from_text(best.space)
+            return Proposal(size, base, whole, why, space=space)
+    base = rate(config, size, known)
+    if not config.space:
+        return Proposal(size, base, whole, "its share")
+    return _with_space(config, size, known, base, given)
+
+
+def _with_space(config: SweepConfig, size: int, known: Known, base: float, given: int) -> Proposal:
+    """A trial in more than the rate: the middle of every range first, then drawn, or TPE's own."""
+    axes, within = axes_of(config.space, config.optimizer), learning_rate_range(config)
+    places: Axes = {}
+    for name, (low, high) in axes.items():
+        ends = FIELDS[name].to_unit(low), FIELDS[name].to_unit(high)
+        places[name] = min(ends), max(ends)
+    chance = np.random.default_rng([config.seed, size, given])
+    if not given:
+        found = {name: (low + high) / 2 for name, (low, high) in places.items()}
+    elif config.search == "random" or given < FIRST:
+        found = {name: float(chance.uniform(*ends)) for name, ends in places.items()}
+    else:
+        every = {RATE: (math.log(within.low), math.log(within.high)), **places}
+        found = draw_all(every, _tried(config, size, known), config.seed + size + given)
+        base = math.exp(found.pop(RATE))
+    values = {name: FIELDS[name].from_unit(place) for name, place in found.items()}
+    return Proposal(size, base, config.budget_examples, "its share", space=values)
+
+
+def _tried(config: SweepConfig, size: int, known: Known) -> list[tuple[dict[str, float], float]]:
+    """Places and losses of the trials that have ended, on the scales that are searched."""
+    found = []
+    for trial in of_size(size, known):
+        values = from_text(trial.space)
+        place = {name: FIELDS[name].to_unit(value) for name, value in values.items()}
+        place[RATE] = math.log(trial.base_learning_rate)
+        if values:
+            found.append((place, -score_of(trial, config)))
+    return found
 
 
 def open_side(config: SweepConfig, ended: Sequence[TrialResult]) -> int:

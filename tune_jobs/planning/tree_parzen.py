@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,31 @@ NAME = "base_learning_rate"
 
 
 def draw(within: Range, tried: Sequence[tuple[float, float]], seed: int) -> float:
-    """TPE's next base learning rate.
+    """TPE's next base learning rate; `tried` are base learning rates and their losses."""
+    places = [({NAME: math.log(base)}, loss) for base, loss in tried]
+    axes = {NAME: (math.log(within.low), math.log(within.high))}
+    return math.exp(draw_all(axes, places, seed)[NAME])
+
+
+def draw_all(
+    axes: Mapping[str, tuple[float, float]],
+    tried: Sequence[tuple[Mapping[str, float], float]],
+    seed: int,
+) -> dict[str, float]:
+    """TPE's next place, each axis evenly searched between its ends.
 
     Args:
-        tried: base learning rates and their losses, less being better.
+        tried: places and their losses, less being better.
         seed: the same history and seed give the same rate.
     """
     from hyperopt import JOB_STATE_DONE, STATUS_OK, Trials, hp, tpe
     from hyperopt.base import Domain
 
-    space = {NAME: hp.loguniform(NAME, math.log(within.low), math.log(within.high))}
+    space = {name: hp.uniform(name, low, high) for name, (low, high) in axes.items()}
     history = Trials()
     docs = [
-        _document(k, base, loss, JOB_STATE_DONE, STATUS_OK) for k, (base, loss) in enumerate(tried)
+        _document(k, place, loss, JOB_STATE_DONE, STATUS_OK)
+        for k, (place, loss) in enumerate(tried)
     ]
     if docs:
         history.insert_trial_docs(docs)
@@ -35,13 +47,15 @@ def draw(within: Range, tried: Sequence[tuple[float, float]], seed: int) -> floa
     found = tpe.suggest(
         [len(docs)], Domain(lambda _: None, space), history, seed, n_startup_jobs=STARTUP
     )
-    return float(np.ravel(found[0]["misc"]["vals"][NAME])[0])
+    return {name: float(np.ravel(found[0]["misc"]["vals"][name])[0]) for name in axes}
 
 
-def _document(tid: int, base: float, loss: float, state: int, status: str) -> dict[str, Any]:
+def _document(
+    tid: int, place: Mapping[str, float], loss: float, state: int, status: str
+) -> dict[str, Any]:
     return {
         "state": state, "tid": tid, "spec": None, "exp_key": None, "owner": None, "version": 0,
         "book_time": None, "refresh_time": None, "result": {"status": status, "loss": loss},
-        "misc": {"tid": tid, "cmd": None, "workdir": None, "idxs": {NAME: [tid]},
-                 "vals": {NAME: [base]}},
+        "misc": {"tid": tid, "cmd": None, "workdir": None, "idxs": {name: [tid] for name in place},
+                 "vals": {name: [value] for name, value in place.items()}},
     }  # fmt: skip

@@ -31,6 +31,7 @@ from tune_jobs.records import (
     TargetRun,
     TrialResult,
 )
+from tune_jobs.space import from_text, in_words
 from tune_jobs.store import SweepStore
 from tune_jobs.training.segments import as_text
 from tune_jobs.verdicts import Verdict
@@ -116,6 +117,7 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
         searched=searched_runs(config, trials),
         left_out=[
             *of_recipe(config),
+            *of_space(trials),
             *of_splits(config, trials),
             *of_own_loop(config, trials),
             *left_out_of(trials),
@@ -181,6 +183,13 @@ def of_recipe(config: SweepConfig) -> list[str]:
     if recipe.beta2 is not None:
         told.append("Adam's beta2 keeps its half-life in examples, at every batch size.")
     return told
+
+
+def of_space(trials: Sequence[TrialResult]) -> list[str]:
+    """What each batch size's confirm runs have of what was searched beside the rate."""
+    found = {t.batch_size: from_text(t.space) for t in trials if t.stage == "confirm" and t.space}
+    told = "; ".join(f"{size}: {in_words(values)}" for size, values in sorted(found.items()))
+    return [f"Searched besides: {told}."] if told else []
 
 
 def of_splits(config: SweepConfig, trials: Sequence[TrialResult]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tune_jobs.records import BatchSizeProfile, Measurement, TrialResult
+from tune_jobs.space import from_text
 from tune_jobs.tracking.client import MAX_TAG_CHARACTERS
 
 # The metric logged first is the one that MLflow's Compare draws (from SQLite; a server's database
@@ -93,7 +94,10 @@ def end_metrics(row: End) -> dict[str, float]:
 def end_params(row: End) -> dict[str, str]:
     """What was chosen for the run of `row`."""
     names = PROFILE_PARAMS if isinstance(row, BatchSizeProfile) else PARAMS
-    return {name: str(getattr(row, name)) for name in names}
+    found = {name: str(getattr(row, name)) for name in names}
+    if isinstance(row, TrialResult):
+        found |= {name: str(value) for name, value in from_text(row.space).items()}
+    return found
 
 
 def end_tags(row: End) -> dict[str, str]:

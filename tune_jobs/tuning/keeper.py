@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import ProfiledClock
 from tune_jobs.records import BatchSizeProfile, Begun, Measurement, TrialResult
+from tune_jobs.space import applied, from_text
 from tune_jobs.store import SweepStore
 from tune_jobs.training.segments import segments_of
 from tune_jobs.tuning.failures import reason_of
@@ -217,7 +218,8 @@ def to_result(
         alone=bool(asked.get("alone")),
         metric=config.metric,
         mode=config.mode,
-        recipe=str(config.training) or None,
+        recipe=str(applied(config.training, from_text(asked.get("space")))) or None,
+        space=asked.get("space"),
         schedule=asked.get("schedule"),
         **of_metric(config.metric, last),
     )

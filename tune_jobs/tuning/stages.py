@@ -29,6 +29,7 @@ from tune_jobs.planning.learning_rates import propose
 from tune_jobs.planning.search_plan import rungs_of
 from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
+from tune_jobs.space import as_text
 from tune_jobs.store import SweepStore
 from tune_jobs.training.device import EVALUATION_BATCH
 from tune_jobs.training.scaling import scaled_learning_rate
@@ -187,6 +188,7 @@ def searched_next(
             "most_examples": found.most_examples,
             "whole": False,
             "why": found.why,
+            "space": as_text(found.space),
         }
     ]
 

@@ -20,6 +20,7 @@ from tune_jobs.data.dataset import open_dataset, read_dataset
 from tune_jobs.data.examples import splits_of
 from tune_jobs.reading.choosing import WORST, score
 from tune_jobs.recipe import PLAIN, Recipe
+from tune_jobs.space import applied, from_text
 from tune_jobs.training import allocator, checkpoint, device, energy
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.out_of_memory import is_out_of_memory
@@ -141,7 +142,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             micro_batch_size=self.micro_batch_size,
             learning_rate=config["learning_rate"],
             optimizer=shared.optimizer,
-            recipe=shared.recipe,
+            recipe=applied(shared.recipe, from_text(config.get("space"))),
             seed=config["seed"],
             budget_examples=shared.budget_examples,
             target=shared.target,
