@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import median
 
 from tune_jobs.config import PBT, SweepConfig
@@ -60,7 +59,10 @@ def schedule_known(
     fixed = (given.batch_size, given.learning_rate)
     before = [t for t in runs_made(trials) if (t.batch_size, t.learning_rate) == fixed]
     found = best_of_population(config, trials) if name == PBT else schedule_of(name, given)
-    return replace(found, segments=segments_of(before[-1].schedule or "")) if before else found
+    if not before:
+        return found
+    told = found.told if found.segments else None
+    return Schedule(name, segments_of(before[-1].schedule or ""), told)
 
 
 def runs_made(trials: Sequence[TrialResult]) -> list[TrialResult]:
