@@ -24,6 +24,7 @@ from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import allocator
 from tune_jobs.training import device as devices
+from tune_jobs.training.batch_norm import has_batch_norm
 from tune_jobs.training.loop import RunSettings, TrainingRun
 from tune_jobs.training.scaling import scaled_learning_rate
 from tune_jobs.workload_source import WorkloadSource
@@ -181,11 +182,6 @@ def _base_memory_mib(subject: Subject, device: torch.device) -> float:
     _update(training_run(subject, 2, 2, device))
     allocator.give_pages_back()
     return devices.resident_memory_mib()
-
-
-def has_batch_norm(model: torch.nn.Module) -> bool:
-    """Whether an update depends on how its batch is cut: some layer normalises over the batch."""
-    return any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
 def median_spread(values: list[float]) -> float:
