@@ -218,6 +218,12 @@ OF_DATA: dict[tuple[str, str], tuple[float, int, int]] = {
 }
 
 
+# What --resume may give anew; of seeds only more.
+MAY_CHANGE = frozenset(
+    ("tracking_uri", "tracking_required", "runs_dir", "trainings_to_come", "minutes", "seeds")
+)
+
+
 def resolve(
     file: Path | None, flags: Mapping[str, Any], known: Mapping[str, Any] | None = None
 ) -> SweepConfig:
@@ -255,9 +261,9 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
 
     `--seeds` may be more than before: just the runs of the further seeds are made.
     """
-    free = {"tracking_uri", "tracking_required", "runs_dir", "trainings_to_come", "minutes"}
-    if flags.get("seeds", 0) > before.seeds:
-        free |= {"seeds"}
+    free = MAY_CHANGE
+    if flags.get("seeds", before.seeds) < before.seeds:
+        free -= {"seeds"}
     for f in fields(SweepConfig):
         given = flags.get(f.name)
         if f.name not in free and given is not None and given != getattr(before, f.name):

@@ -133,6 +133,12 @@ class SweepStore:
                 f"{self.folder} cannot be written ({error.strerror}); give another --runs-dir"
             ) from error
 
+    def take_back(self) -> None:
+        """What was begun and has no row yet is no sweep: its name is free again."""
+        if not (self.read_profiles() or self.read_trials()):
+            self.delete(self.config)
+            self.delete(self.environment)
+
     def fetch(self) -> None:
         """Bring the files of a remote folder (not Ray's state) into this machine's copy."""
         if self.remote is None:

@@ -25,7 +25,7 @@ from rich.console import Console
 from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import STRUCTURED, SweepConfig, to_be_kept
-from tune_jobs.errors import Terminated, exit_status
+from tune_jobs.errors import Terminated, UserError, exit_status
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
@@ -109,8 +109,12 @@ def sweep(job: Job) -> int:
     facts = environment.describe(ROOT) | job_facts(cluster)
     facts |= {"train_examples": train_examples(config, job.data_path)}
     store.write_environment(facts)
+    try:
+        profiles = measure(job, cluster, facts)
+    except UserError:
+        store.take_back()
+        raise
     copy = SweepCopy.begin(config, store, job.uri, facts)
-    profiles = measure(job, cluster, facts)
     copy.profiles(profiles)
     if job.action.only == "measure":
         lacks = copy.finish("Profiles only.", {"verdict": "measured"})

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from tune_jobs.data.examples import Split, splits_of
+from tune_jobs.errors import UserError
 from tune_jobs.measure.input_pipeline import InputPipeline, input_pipeline
 from tune_jobs.measure.noise_along_training import default_points, noise_along_training
 from tune_jobs.recipe import PLAIN, Recipe
@@ -96,6 +97,11 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
     device = devices.pick(subject.gpus)
     base = _base_memory_mib(subject, device)
     limit = subject.memory_limit_mib or devices.total_memory_mib(device)
+    if limit <= base:
+        raise UserError(
+            f"--memory-limit-mib {limit:g}: the process holds {base:.0f} MiB before it trains, its "
+            "libraries and the data; raise it above that, or leave it out"
+        )
     if subject.memory_limit_mib is not None:
         devices.limit_memory(device, limit, base)
     run = training_run(subject, request.batch_size, request.micro_batch_size, device)
