@@ -16,6 +16,7 @@ from typing import Any
 
 import tomli_w
 
+from tune_jobs.durable import may_wait
 from tune_jobs.errors import UserError, unknown_name
 from tune_jobs.recipe import Recipe, recipe_of
 from tune_jobs.uris import check_tracking_uri, shown
@@ -244,7 +245,11 @@ def resolve(
 
 def settings_of(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, and nothing else: the TOML file's settings, then the flags."""
-    return {**(read_toml(file) if file else {}), **flags}
+    given = {**(read_toml(file) if file else {}), **flags}
+    taken = replace(SweepConfig(), **given)
+    _validate_types(taken)
+    _validate_texts(taken)
+    return given
 
 
 def _ends_with_the_budget(recipe: Any) -> bool:
@@ -278,6 +283,8 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings of a TOML file; an unknown key is refused with its name and line."""
+    if may_wait(path):
+        raise UserError(f"--config {path}: is a pipe or a device; give a readable TOML file")
     try:
         text = path.read_text(encoding="utf-8")
         settings = tomllib.loads(text)

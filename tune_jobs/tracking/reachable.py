@@ -84,7 +84,7 @@ def _stage_in_database(uri: str, name: str) -> str | None:
     engine = sqlalchemy.create_engine(uri)
     try:
         with engine.connect() as connection:
-            return connection.execute(asked, {"name": name}).scalar()  # type: ignore[no-any-return]
+            return connection.execute(asked, {"name": name}).scalar()
     except sqlalchemy.exc.SQLAlchemyError:
         return None
     finally:
