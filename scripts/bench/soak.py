@@ -59,6 +59,8 @@ profile_seconds = 2
 noise_scale = false
 cpus_per_trial = "{os.cpu_count()}"
 """
+# No idle workers, which no trial uses.
+IDLE = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 ATTEMPT_SECONDS = 900.0
 STATUS = {"driver killed": -9, "SIGTERM": 143, "SIGINT": 130}
 MADE = (
@@ -118,7 +120,7 @@ class Place:
         return subprocess.Popen(
             [sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), "--name", NAME, "--data-dir",
              str(self.data_dir), "--tracking-uri", self.uri, *asked],
-            cwd=self.folder, env={**os.environ, "HOME": str(self.folder)}, text=True,
+            cwd=self.folder, env={**os.environ, **IDLE, "HOME": str(self.folder)}, text=True,
             stdout=subprocess.DEVNULL, stderr=(self.folder / "stderr").open("w"),
         )  # fmt: skip
 

@@ -158,9 +158,14 @@ def _init(options: dict[str, object], address: str | None) -> None:
         except Exception as error:
             if address is not None:
                 raise not_joined(address, error) from error
-            if attempts_left == 0 or START_TIMED_OUT not in str(error):
+            if START_TIMED_OUT not in str(error):
                 raise
             ray.shutdown()
+            if attempts_left == 0:
+                raise UserError(
+                    "Ray did not start on this machine within 30 s, three times over: too much "
+                    "runs here beside it; begin again once less does"
+                ) from error
 
 
 def cluster_now() -> Cluster:
