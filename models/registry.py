@@ -88,7 +88,7 @@ def _import_function(name: str) -> ModelFunction:
         raise UserError(f"model {name!r} is not of the form package.module:function; write it so")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # The user's module may raise anything; all of it is told.
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UserError(
             f"model {name!r}: module {module_name!r} does not import "
             f"({type(error).__name__}: {error}); correct its name, or put its folder on PYTHONPATH"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from ray.exceptions import RayTaskError
 
 from tests.tracked import result
-from tune_jobs.reporting.answer import left_out_of
+from tune_jobs.config import SweepConfig
+from tune_jobs.errors import UserError
+from tune_jobs.reporting.answer import answer_of_sweep, left_out_of
+from tune_jobs.store import SweepStore
 from tune_jobs.tuning.failures import given_up, reason_of
 from tune_jobs.tuning.guard import Exited, NoReport, allowed_seconds, guarded
 
@@ -56,3 +60,26 @@ def test_a_batch_size_whose_every_trial_fails_is_left_alone_and_told_with_its_re
         "16: all 2 trials failed, at learning rates 0.001, 0.002: ValueError: a bad row.",
         "Batch sizes without confirm runs, shown by their best trial: 32.",
     ]
+
+
+def test_a_sweep_whose_every_trial_diverged_says_so_with_the_rates(tmp_path: Path) -> None:
+    store, bad = SweepStore(tmp_path), {"outcome": "diverged", "stage": "search"}
+    store.write_trials([
+        result("a", 1, **bad, batch_size=24, learning_rate=4e-3),
+        result("b", 1, **bad, batch_size=24, learning_rate=5e-2),
+        result("c", 1, **bad, batch_size=96, learning_rate=2e-2),
+    ])  # fmt: skip
+    with pytest.raises(UserError) as told:
+        answer_of_sweep(SweepConfig(batch_sizes=(24, 96)), store)
+    said = str(told.value)
+    assert "24: all 2 trials diverged, at learning rates 0.004, 0.05." in said
+    assert "96: the only trial diverged, at learning rates 0.02." in said
+    assert "--resume" not in said and "no trial that has ended" not in said
+
+
+def test_a_batch_size_whose_every_trial_diverged_is_told_beside_the_others() -> None:
+    rows = [
+        result("a", 1, batch_size=24, outcome="diverged", learning_rate=4e-3, stage="search"),
+        result("b", 1, batch_size=96, outcome="finished", stage="confirm"),
+    ]
+    assert left_out_of(rows) == ["24: the only trial diverged, at learning rates 0.004."]

@@ -272,6 +272,34 @@ def test_what_was_refused_once_is_not_tried_larger(digits: Subject) -> None:
     assert next(r for r in found if r.batch_size == 256 and r.chosen).micro_batch_size == 64
 
 
+@pytest.mark.parametrize("limit", [260.0, 150.0, 102.0])
+def test_where_nothing_fits_whole_smaller_passes_are_tried(limit: float, digits: Subject) -> None:
+    device = Scripted(limit_mib=limit)
+    seen = DeviceProfiler(device, digits, plan(90, 180), lambda line: None).run()
+    found = to_profiles(seen, digits, (90, 180), None, 0.0)
+    assert feasible(found) == (90, 180)
+    assert all(100 + 2 * r.micro_batch_size <= limit for r in found if r.chosen)
+
+
+@pytest.mark.parametrize(
+    ("limit", "micro_batch", "says"),
+    [(101.0, "auto", "out of memory; give smaller"), (260.0, "whole", "180 examples in one pass")],
+)
+def test_where_nothing_fits_at_all_it_is_told(
+    limit: float, micro_batch: str, says: str, digits: Subject
+) -> None:
+    way = plan(180, 360, micro_batch=micro_batch)
+    with pytest.raises(UserError, match=rf"none of the batch sizes 180, 360 fits: .*{says}"):
+        DeviceProfiler(Scripted(limit), digits, way, lambda line: None).run()
+
+
+def test_a_limit_below_what_the_process_holds_is_refused(
+    fresh: FreshProcesses, digits: Subject
+) -> None:
+    with pytest.raises(UserError, match=r"^--memory-limit-mib 90: the process holds \d{3,} MiB"):
+        profiled(fresh, replace(digits, memory_limit_mib=90.0), plan(8, 24))
+
+
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_passes_are_cut_evenly(size: int, micro: int) -> None:
     each = balanced(size, min(micro, size))

@@ -87,7 +87,7 @@ def test_mlflow_is_told_the_configuration_without_the_password(
     monkeypatch.setattr(MlflowCopy, "start", lambda _, params, tags: told.extend([params, tags]))
     uri = f"http://me:{PASSWORD}@host"
     SweepCopy.begin(resolve(None, {"tracking_uri": uri}), SweepStore(tmp_path), uri, {})
-    assert told[0]["tracking_uri"] == "http://me:***@host"
+    assert told[1]["tracking_uri"] == "http://me:***@host"
     assert "hush" not in str(told)
 
 

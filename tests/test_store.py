@@ -20,6 +20,7 @@ import pytest
 
 from tests.rows import measurement, result
 from tests.s3_server import credentials, query
+from tune_jobs.config import SweepConfig
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.remote_folder import is_remote, joined
 from tune_jobs.store import SweepStore
@@ -197,6 +198,16 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
     with pytest.raises(UserError) as refused:
         SweepStore.open("s3://key:hush@bucket/runs", "one")
     assert "environment" in str(refused.value) and "hush" not in str(refused.value)
+
+
+def test_what_was_begun_and_has_no_row_is_taken_back(place: Place) -> None:
+    for rows, stays in (([], False), ([result()], True)):
+        store = SweepStore.at(place("begun"))
+        store.create()
+        store.write_config(SweepConfig())
+        store.write_trials(rows)
+        store.take_back()
+        assert SweepStore.at(place("begun")).exists() is stays
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,26 @@ def test_ending_evaluations_early_changes_no_crossing_and_no_weight(
     assert min(r.val_examples or 0 for r in early) < 300
     at_rungs = [r for r in early if r.rung is not None]
     assert at_rungs and all(r.val_examples == 300 for r in at_rungs)
+
+
+def test_an_evaluation_that_does_not_fit_is_made_in_smaller_batches(digits: Dataset) -> None:
+    run, whole = make(digits), make(digits).evaluate(make(digits).validation)
+    loss = run.workload.loss
+
+    def large(most: int) -> Any:
+        def loss_of(model: torch.nn.Module, batch: Any) -> Any:
+            if len(batch[0]) > most:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return loss(model, batch)
+
+        return replace(run.workload, loss=loss_of)
+
+    run.workload = large(11)
+    assert run.evaluate(run.validation).metric == pytest.approx(whole.metric)
+    assert run.evaluation_batch == 6
+    run.workload = large(0)
+    with pytest.raises(MemoryError, match="while one example was evaluated: DefaultCPU"):
+        run.evaluate(run.validation)
 
 
 def test_pages_are_kept_where_the_allocator_is_glibc() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import tomli_w
 
+from tune_jobs.durable import may_wait
 from tune_jobs.errors import UserError, unknown_name
 from tune_jobs.recipe import Recipe, recipe_of
 from tune_jobs.space import axes_of
@@ -274,6 +275,12 @@ OF_DATA: dict[tuple[str, str], tuple[float, int, int]] = {
 }
 
 
+# What --resume may give anew; of seeds only more.
+MAY_CHANGE = frozenset(
+    ("tracking_uri", "tracking_required", "runs_dir", "trainings_to_come", "minutes", "seeds")
+)
+
+
 def resolve(
     file: Path | None, flags: Mapping[str, Any], known: Mapping[str, Any] | None = None
 ) -> SweepConfig:
@@ -297,7 +304,11 @@ def resolve(
 
 def settings_of(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """What was asked for, and nothing else: the TOML file's settings, then the flags."""
-    return {**(read_toml(file) if file else {}), **flags}
+    given = {**(read_toml(file) if file else {}), **flags}
+    taken = replace(SweepConfig(), **given)
+    _validate_types(taken)
+    _validate_texts(taken)
+    return given
 
 
 def _ends_with_the_budget(recipe: Any) -> bool:
@@ -314,9 +325,9 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
 
     `--seeds` may be more than before: just the runs of the further seeds are made.
     """
-    free = {"tracking_uri", "tracking_required", "runs_dir", "trainings_to_come", "minutes"}
-    if flags.get("seeds", 0) > before.seeds:
-        free |= {"seeds"}
+    free = MAY_CHANGE
+    if flags.get("seeds", before.seeds) < before.seeds:
+        free -= {"seeds"}
     for f in fields(SweepConfig):
         given = flags.get(f.name)
         if f.name not in free and given is not None and given != getattr(before, f.name):
@@ -331,6 +342,8 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings of a TOML file; an unknown key is refused with its name and line."""
+    if may_wait(path):
+        raise UserError(f"--config {path}: is a pipe or a device; give a readable TOML file")
     try:
         text = path.read_text(encoding="utf-8")
         settings = tomllib.loads(text)

@@ -6,6 +6,7 @@ Exit status 1 if one is amiss.
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def token() -> tuple[str, int]:
     """What is to be said of Ray's token, and whether it is amiss."""
     path = token_path(os.environ)
     if is_open_to_others(path):
-        return f"{path} can be read by others, who run code as you with it: chmod 600 {path}", 1
+        remedy = f"chmod 600 {shlex.quote(str(path))}"
+        return f"{path} can be read by others, who run code as you with it: {remedy}", 1
     return (f"{path}, yours alone" if path.exists() else "none yet; the first sweep makes it"), 0
 
 

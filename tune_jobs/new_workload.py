@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tune_jobs.errors import UserError
@@ -59,7 +60,7 @@ def write(path: Path) -> str:
     Errors:
         UserError: the name does not end in .py, the file is there already or cannot be written.
     """
-    command = f"./scripts/sweep --workload {path}:workload"
+    command = f"./scripts/sweep --workload {shlex.quote(f'{path}:workload')}"
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise UserError(
             f"--new-workload {path}: name a Python file that can be imported, such as mine.py"

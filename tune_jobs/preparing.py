@@ -153,18 +153,25 @@ def _is_there(module: str) -> bool:
 
 def data(config: SweepConfig) -> Path | None:
     """The data set as one Arrow file on this host, checked against the configuration; None for a
-    user's workload, which brings its own."""
-    if config.workload or config.own_loop:
+    user's workload, which brings its own. The model is checked against the configuration as well.
+    """
+    if config.own_loop:
+        return None
+    from tune_jobs.training.batch_norm import check_cut
+    from tune_jobs.training.workload_facts import check_trains
+    from tune_jobs.workload_source import source_of
+
+    if config.workload:
+        check_cut(source_of(config, None).open().build(), config)
         return None
     folder = Path(config.data_dir)
     path = sources.prepare(config.data, folder, config.data_arguments).resolve()
     dataset = open_dataset(path)
     validate_against_data(config, len(dataset.train), carved=dataset.validation is None)
+    workload = source_of(config, path).of_dataset(dataset)
     if config.data in sources.known():  # a user's own has been tried to say what suits it
-        from tune_jobs.training.workload_facts import check_trains
-        from tune_jobs.workload_source import source_of
-
-        check_trains(source_of(config, path).of_dataset(dataset), config)
+        check_trains(workload, config)
+    check_cut(workload.build(), config)
     return path
 
 

@@ -94,7 +94,8 @@ class RemoteFolder:
             self.filesystem.move(target, key)
 
     def delete(self, name: str) -> None:
-        self._tried("be written", lambda: self.filesystem.delete_file(self.key(name)))
+        if self.exists(name):
+            self._tried("be written", lambda: self.filesystem.delete_file(self.key(name)))
 
     def names(self, under: str = "") -> list[str]:
         """The files that lie directly in this folder, or in its folder `under`."""

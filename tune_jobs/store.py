@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -142,6 +142,12 @@ class SweepStore:
             raise UserError(
                 f"{self.folder} cannot be written ({error.strerror}); give another --runs-dir"
             ) from error
+
+    def take_back(self) -> None:
+        """What was begun and has no row yet is no sweep: its name is free again."""
+        if not (self.read_profiles() or self.read_trials()):
+            self.delete(self.config)
+            self.delete(self.environment)
 
     def fetch(self) -> None:
         """Bring the files of a remote folder (not Ray's state) into this machine's copy."""
@@ -279,6 +285,15 @@ class SweepStore:
 
     def write_measurements(self, rows: Sequence[Measurement]) -> None:
         self._write_whole(Measurement, self.measurements, rows)
+
+    def drop_lost(self, stage: str, taken_up: Collection[str]) -> None:
+        """Remove the points of trials of this stage that have no row and are not taken up again:
+        a killed driver had begun them, and Ray does not know them."""
+        held = {row.trial_id for row in self.read_trials()} | set(taken_up)
+        points = self.read_measurements()
+        kept = [m for m in points if m.stage != stage or m.trial_id in held]
+        if len(kept) < len(points):
+            self.write_measurements(kept)
 
     def growing_trials(self) -> GrowingTable[TrialResult]:
         return GrowingTable(self, TrialResult, self.trials)

@@ -25,7 +25,7 @@ from rich.console import Console
 from tune_jobs import environment, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import PBT, SCHEDULES, SweepConfig, to_be_kept
-from tune_jobs.errors import Terminated, exit_status
+from tune_jobs.errors import Terminated, UserError, exit_status
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.reporting.table import places, print_places, say, wide_console
 
@@ -139,8 +139,12 @@ def sweep(job: Job) -> None:
     facts = environment.describe(ROOT) | job_facts(cluster)
     facts |= {"train_examples": train_examples(config, job.data_path)}
     store.write_environment(facts)
+    try:
+        profiles = measure(job, cluster, facts)
+    except UserError:
+        store.take_back()
+        raise
     copy = SweepCopy.begin(config, store, job.uri, facts)
-    profiles = measure(job, cluster, facts)
     copy.profiles(profiles)
     if job.action.only == "measure":
         lacks = copy.finish("Profiles only.", {"verdict": "measured"})
@@ -217,7 +221,14 @@ def widened(
             cpus = f"{chosen(stage.profiles)[0].cpus:g}"
         alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
         rows = [*stage.profiles]
-        rows += profile_devices(alone, store, job.data_path, stage.cluster, job.say, beside=rows)
+        try:
+            found = profile_devices(
+                alone, store, job.data_path, stage.cluster, job.say, beside=rows
+            )
+        except UserError as error:  # it does not fit: those that do go on
+            job.say(f"{size} is left out: {error}")
+            break
+        rows += found
         config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
         store.write_config(config)
         job, stage = replace(job, config=config), replace(stage, config=config)

@@ -100,7 +100,7 @@ def users_workload(name: str, arguments: Mapping[str, Any], folder: str = "") ->
     _check_arguments(name, function, arguments)
     try:
         made = function(**arguments)
-    except Exception as error:  # a user's function may raise anything; all of it is told
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise raised(f"workload {name!r}", error) from error
     if not isinstance(made, Workload):
         raise UserError(

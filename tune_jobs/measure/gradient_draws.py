@@ -28,6 +28,7 @@ import torch
 from tune_jobs.data.batches import Indices
 from tune_jobs.measure.noise_scale import Point, Sampling, unbiased
 from tune_jobs.measure.pace import Pace
+from tune_jobs.training.batch_norm import has_batch_norm
 from tune_jobs.training.loop import TrainingRun
 
 RAW, PRECONDITIONED = "raw", "preconditioned"
@@ -85,7 +86,7 @@ def _point(
 
 
 def _batch_norm_note(model: torch.nn.Module, small_batch: int) -> str | None:
-    if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    if not has_batch_norm(model):
         return None
     return (
         f"batch normalisation: measured with statistics over {small_batch} examples; "

@@ -18,12 +18,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from tune_jobs.data.examples import Split, splits_of
+from tune_jobs.errors import UserError
 from tune_jobs.measure.input_pipeline import InputPipeline, input_pipeline
 from tune_jobs.measure.noise_along_training import default_points, noise_along_training
 from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.records import NoiseScale
 from tune_jobs.training import allocator
 from tune_jobs.training import device as devices
+from tune_jobs.training.batch_norm import has_batch_norm
 from tune_jobs.training.loop import RunSettings, TrainingRun
 from tune_jobs.training.scaling import scaled_learning_rate
 from tune_jobs.workload_source import WorkloadSource
@@ -100,6 +102,11 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
     device = devices.pick(subject.gpus)
     base = _base_memory_mib(subject, device)
     limit = subject.memory_limit_mib or devices.total_memory_mib(device)
+    if limit <= base:
+        raise UserError(
+            f"--memory-limit-mib {limit:g}: the process holds {base:.0f} MiB before it trains, its "
+            "libraries and the data; raise it above that, or leave it out"
+        )
     if subject.memory_limit_mib is not None:
         devices.limit_memory(device, limit, base)
     run = training_run(subject, request.batch_size, request.micro_batch_size, device)
@@ -186,11 +193,6 @@ def _base_memory_mib(subject: Subject, device: torch.device) -> float:
     _update(training_run(subject, 2, 2, device))
     allocator.give_pages_back()
     return devices.resident_memory_mib()
-
-
-def has_batch_norm(model: torch.nn.Module) -> bool:
-    """Whether an update depends on how its batch is cut: some layer normalises over the batch."""
-    return any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
 def median_spread(values: list[float]) -> float:

@@ -39,6 +39,7 @@ WORTH_ACCUMULATING = 0.05
 CLEARLY_SLOWER = 1.1
 SECONDS_TO_BEGIN = 1.5
 VERIFICATIONS = 3
+USERS = "UserError: "  # of a reason: told in words of its own
 Variant = tuple[int, int]
 
 
@@ -93,9 +94,12 @@ class DeviceProfiler:
         """The first round, the largest batch by a probe of its own, then further rounds.
 
         Errors:
-            UserError: the model itself fails, or takes too long, at the smallest batch size.
+            UserError: the model itself fails, or takes too long, at the smallest batch size, or
+                none fits.
         """
         self._first_round()
+        if not self.seen.readings:
+            raise self._nothing_fits()
         self._verify_largest()
         self._further_rounds()
         return self.seen
@@ -117,8 +121,27 @@ class DeviceProfiler:
                 raise _models_own_error(self.subject.source.model, size, outcome)
             if outcome.out_of_memory:
                 refused = variant[1]
-        for size in sizes:
+        self._halve(sizes[0])
+        for size in sizes if self.seen.readings else ():
             self._accumulate(size)
+
+    def _halve(self, size: int) -> None:
+        """Where nothing fits whole, passes of half as many examples, and half again."""
+        micro = size
+        while micro > 1 and not self.seen.readings and self.plan.micro_batch == "auto":
+            micro = math.ceil(micro / 2)
+            outcome = self._probe((size, micro))
+            if outcome.ended == "returned" and outcome.value.batch_norm:
+                self.seen.add((size, micro), NEVER_CUT)
+                return
+
+    def _nothing_fits(self) -> UserError:
+        sizes = ", ".join(map(str, self.plan.batch_sizes))
+        why = next(reversed(self.seen.refusals.values())).reason
+        return UserError(
+            f"none of the batch sizes {sizes} fits: {why}; give smaller ones, or more with "
+            "--memory-limit-mib"
+        )
 
     def _first_micro_batch(self, size: int) -> int:
         return (
@@ -132,6 +155,8 @@ class DeviceProfiler:
             return
         fits = (size, size) in readings
         costs = {m: self._predicted(size, m) for b, m in readings if b == m < size}
+        if not costs and (size, size) in self.seen.refusals:  # nothing fits whole
+            costs = {m: math.inf for b, m in readings if b != size}
         if not costs:
             return
         micro = min(costs, key=lambda m: costs[m])
@@ -403,6 +428,12 @@ def _any(readings: dict[Variant, list[ProbeReading]]) -> ProbeReading:
     return next(iter(readings.values()))[0]
 
 
+NEVER_CUT = Outcome(
+    None, "raised", "it does not fit whole, and is never cut (batch normalisation, or a loop of "
+    "the user's own)", None, True,
+)  # fmt: skip
+
+
 def _not_tried(refused: int) -> Outcome:
     return Outcome(
         None, "raised", f"not tried: {refused} examples in one pass did not fit", None, True
@@ -415,6 +446,8 @@ def _models_own_error(model: str, size: int, outcome: Outcome) -> UserError:
             f"model {model!r} at batch size {size}: timing a few updates {outcome.reason}; raise "
             "profile_seconds, of which the limit is twice, or leave the batch size out"
         )
+    if str(outcome.reason).startswith(USERS):
+        return UserError(str(outcome.reason).removeprefix(USERS))
     remedy = "correct the model"
     if "more than 1 value per channel" in str(outcome.reason):
         remedy = "batch normalisation cannot train on one example: leave 1 out of --batch-sizes"

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tune_jobs.durable import may_wait
 from tune_jobs.errors import UserError
 from tune_jobs.reading.cells import numeric, printable
 
@@ -52,6 +53,8 @@ class TableFile:
 
 def read_table(path: Path) -> TableFile:
     """Read `path`, Parquet if it begins as Parquet does, else as text. Raises UserError."""
+    if may_wait(path):
+        raise UserError(f"{path} is a pipe or a device; write the table to a file, and give that")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -94,16 +94,20 @@ def _judgeable(runs: Sequence[TargetRun], goal: str) -> bool:
 def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None = None) -> Answer:
     """The verdict of a sweep, finished or interrupted, at its own target or another.
 
-    Raises UserError when no trial has ended yet.
+    Raises UserError when no trial has ended yet, or none of them can be judged.
     """
     trials, measurements = store.read_trials(), store.read_measurements()
     profiles, noise = store.read_profiles(), store.read_noise_scale()
     at = config.target if target is None else target
     runs = runs_of_sweep(config, trials, measurements, at)
+    if not runs and trials:
+        raise UserError(
+            f"{store.address}: no trial can be judged. {' '.join(left_out_of(trials))} Correct the "
+            "model, or begin another sweep with other rates (base_learning_rate in the TOML)"
+        )
     if not runs:
         raise UserError(
-            f"{store.address} holds no trial that has ended; take the sweep up with --resume "
-            f"--name {config.name}"
+            f"{store.address} holds no trial that has ended; take it up with: {resume(config)}"
         )
     policy = policy_of(config, config.goal, trials)
     looks = store.read_looks()
@@ -218,10 +222,16 @@ def of_own_loop(config: SweepConfig, trials: Sequence[TrialResult]) -> list[str]
     return told
 
 
+ENDS = {"failed": "failed", "diverged": "diverged", "out_of_memory": "ran out of memory"}
+
+
 def left_out_of(trials: Sequence[TrialResult]) -> list[str]:
     """The trials that the verdict is not made of, and why."""
     confirmed = {t.batch_size for t in trials if t.stage == "confirm"}
-    ran = {t.batch_size for t in trials if t.outcome != "failed"}
+    shown = ("finished", "stopped")
+    ran = {t.batch_size for t in trials if t.outcome in shown} | (
+        confirmed & {t.batch_size for t in trials if t.outcome != "failed"}
+    )
     alone = sorted(ran - confirmed)
     failed = sum(t.outcome == "failed" for t in trials if t.stage == "confirm")
     told = [_never_ran(size, trials) for size in sorted({t.batch_size for t in trials} - ran)]
@@ -234,11 +244,14 @@ def left_out_of(trials: Sequence[TrialResult]) -> list[str]:
 
 
 def _never_ran(size: int, trials: Sequence[TrialResult]) -> str:
-    """A batch size of which every trial failed: the rates tried, and the last reason."""
+    """A batch size of which no trial got anywhere: the rates tried, and the last reason."""
     tried = [t for t in trials if t.batch_size == size]
     rates = ", ".join(sorted({learning_rate(t.learning_rate) for t in tried}))
-    said = (tried[-1].reason or "no reason given").splitlines()[0]
-    return f"{size}: all {len(tried)} trials failed, at learning rates {rates}: {said}."
+    ends = " or ".join(ENDS[outcome] for outcome in sorted({t.outcome for t in tried}))
+    reasons = [t.reason.splitlines()[0] for t in tried if t.reason]
+    why = f": {reasons[-1]}" if reasons else ""
+    count = f"all {len(tried)} trials" if len(tried) > 1 else "the only trial"
+    return f"{size}: {count} {ends}, at learning rates {rates}{why}."
 
 
 def answer_of_table(config: SweepConfig, table: TableOfRuns, goal: str | None = None) -> Answer:

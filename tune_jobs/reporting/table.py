@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,10 @@ def places(store: SweepStore, uri: str | None, lacks: str | None) -> list[tuple[
     ui = f"scripts/mlflow_ui (store: {shown(uri)})" if uri else NO_STORE
     if uri and uri.startswith("http"):
         ui = without_user(uri)
+    again = f"python tune_jobs/report.py {shlex.quote(store.address)}"
     return [
         ("records", store.address),
-        ("report", f"{store.folder}/report.html, python tune_jobs/report.py {store.address}"),
+        ("report", f"{store.folder}/report.html, {again}"),
         ("MLflow UI", f"{ui}; {lacks}" if lacks else ui),
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from tune_jobs.records import BatchSizeProfile, Measurement, NoiseScale, TrialResult
 from tune_jobs.tracking.client import log_batch
@@ -25,6 +25,7 @@ def fill(
     for row in measurements:
         curves.setdefault(row.trial_id, []).append(row)
     _fill_profiles(writer, clock, profiles)
+    _delete_lost(writer, {result.trial_id for result in results})
     for result in results:
         _fill_trial(writer, clock, result, curves.get(result.trial_id, []))
     _fill_noise(writer.nested.parent, clock, noise)
@@ -39,6 +40,13 @@ def _fill_profiles(writer: Writer, clock: Clock, profiles: Sequence[BatchSizePro
     for profile in profiles:
         writer.profile(profile, clock.now_ms())
     writer.incomplete.difference_update(held)
+
+
+def _delete_lost(writer: Writer, held: Set[str]) -> None:
+    """Runs of trials that a killed driver had begun and nobody took up: the store has no row."""
+    for key, run in list(writer.nested.known.items()):
+        if held and run.tags.get("stage") != "measure" and not run.closed and key not in held:
+            writer.nested.delete(key)
 
 
 def _fill_trial(

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from tune_jobs.config import SweepConfig, to_be_kept
+from tune_jobs.config import MAY_CHANGE, SweepConfig, to_be_kept
 from tune_jobs.errors import TrackingUnreachable
 from tune_jobs.records import BatchSizeProfile, Begun, Measurement, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.mlflow_copy import MlflowCopy
-from tune_jobs.tracking.reachable import check_reachable, default_uri
+from tune_jobs.tracking.reachable import check_experiment, check_reachable, default_uri
 from tune_jobs.uris import with_password
 
 # A server that is begun again takes a while: seconds to wait before each try, and in it.
@@ -31,6 +31,7 @@ def reachable_uri(config: SweepConfig, say: Callable[[str], None]) -> str | None
     uri = with_password(config.tracking_uri or default_uri(), os.environ)
     try:
         check_reachable(uri)
+        check_experiment(uri, config.experiment)
     except TrackingUnreachable as error:
         if config.tracking_required:
             raise
@@ -56,8 +57,11 @@ class SweepCopy:
             return cls(store, None)
         copy = MlflowCopy(uri, config.experiment, config.name, store.folder / "mlflow.json")
         kept = to_be_kept(config)
-        params = {f.name: str(getattr(kept, f.name)) for f in fields(SweepConfig)}
-        tags = {name: str(facts[name]) for name in FACTS if facts.get(name) is not None}
+        asked = {f.name: str(getattr(kept, f.name)) for f in fields(SweepConfig)}
+        # MLflow never changes a param; a tag it does.
+        params = {name: value for name, value in asked.items() if name not in MAY_CHANGE}
+        tags = {name: asked[name] for name in MAY_CHANGE}
+        tags |= {name: str(facts[name]) for name in FACTS if facts.get(name) is not None}
         copy.start(params, {"sweep": config.name, **tags})
         return cls(store, copy)
 

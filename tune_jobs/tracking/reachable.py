@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,47 @@ def check_reachable(uri: str, timeout_seconds: float = 5) -> None:
         )
 
 
+def check_experiment(uri: str, name: str) -> None:
+    """Raise TrackingUnreachable where the store, which is reachable, holds the experiment as
+    deleted: it takes no run then."""
+    if uri.startswith(("http://", "https://")):
+        stage = _stage_on_server(uri, name)
+    else:
+        stage = _stage_in_database(uri, name)
+    if stage == "deleted":
+        raise TrackingUnreachable(
+            f"MLflow's experiment {name!r} at {shown(uri)} was deleted, and takes no run; restore "
+            "it (mlflow experiments restore), or name another (experiment = ... in the TOML)"
+        )
+
+
+def _stage_on_server(uri: str, name: str) -> str | None:
+    path = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=" + urllib.parse.quote(name)
+    request = urllib.request.Request(_address(uri, path), headers=_authorization(uri))
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return str(json.load(answer)["experiment"]["lifecycle_stage"])
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
+        return None  # there is none yet; what else is amiss has been looked for
+
+
+def _stage_in_database(uri: str, name: str) -> str | None:
+    path = sqlite_path(uri)
+    if path is not None and not (path.exists() and path.stat().st_size):
+        return None
+    import sqlalchemy
+
+    asked = sqlalchemy.text("SELECT lifecycle_stage FROM experiments WHERE name = :name")
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            return connection.execute(asked, {"name": name}).scalar()
+    except sqlalchemy.exc.SQLAlchemyError:
+        return None
+    finally:
+        engine.dispose()
+
+
 def _check_server(uri: str, timeout_seconds: float) -> None:
     """It answers, and takes the credentials: /health asks for none."""
     remedy = (
@@ -82,7 +125,7 @@ class _Failure:
 
 
 def _failure(uri: str, path: str, timeout_seconds: float) -> _Failure | None:
-    address = without_user(uri).rstrip("/") + path
+    address = _address(uri, path)
     request = urllib.request.Request(address, headers=_authorization(uri))
     try:
         with urllib.request.urlopen(request, timeout=timeout_seconds):
@@ -92,6 +135,10 @@ def _failure(uri: str, path: str, timeout_seconds: float) -> _Failure | None:
         return _Failure(address, f"answered {error.code} {error.reason}", error.code)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return _Failure(address, f"failed ({getattr(error, 'reason', None) or error})")
+
+
+def _address(uri: str, path: str) -> str:
+    return without_user(uri).rstrip("/") + path
 
 
 def _authorization(uri: str) -> dict[str, str]:

@@ -26,5 +26,7 @@ def load(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn pickle can raise anything; the cause stays attached
-        raise StoreError(f"checkpoint {path} cannot be read: {error}; delete its trial") from error
+        # What follows the first sentence is torch's advice to unpickle it.
+        said = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+        raise StoreError(f"checkpoint {path} cannot be read ({said}); delete its trial") from error
     return state

@@ -25,6 +25,7 @@ from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
 from tune_jobs.training.means import Mean, Once, per_example
+from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.training.precision import Precision
 from tune_jobs.training.segments import Course, Segment
 from tune_jobs.workload import Batch, Workload, reaches
@@ -153,6 +154,7 @@ class TrainingRun:
         self.settings = settings
         self.workload = workload
         self.device = device
+        self.evaluation_batch = devices.EVALUATION_BATCH[device.type]
         self.joules = joules
         self.train = splits.train
         # In an order of its own: the first of them stand for all.
@@ -334,8 +336,20 @@ class TrainingRun:
         """Mean loss and metric over a split.
 
         With a `target` it ends as soon as that is out of reach, where the metric tells; the metric
-        over the examples seen then misses it as well.
+        over the examples seen then misses it as well. Where a batch of it does not fit, smaller
+        ones are taken from then on.
         """
+        while True:
+            try:
+                return self._evaluate(split, target)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.evaluation_batch == 1:
+                    raise MemoryError(f"while one example was evaluated: {error}") from error
+            self.evaluation_batch //= 2
+
+    def _evaluate(self, split: Split, target: float | None) -> Evaluation:
         self.model.eval()
         model, metric = Once(self.model), self.workload.metric
         loss, value = Mean(), Mean()
@@ -357,7 +371,7 @@ class TrainingRun:
         return Evaluation(loss.mean, metric.finished(value.mean), value.examples)
 
     def _batches(self, split: Split) -> Iterator[Batch]:
-        size, indices = devices.EVALUATION_BATCH[self.device.type], split.indices
+        size, indices = self.evaluation_batch, split.indices
         parts = ((at, indices[at : at + size]) for at in range(0, len(indices), size))
         return map(self._prepared, split.examples.stream(parts, self.settings.seed))
 

@@ -62,10 +62,10 @@ def _named(name: str) -> tuple[type[Optimizer], dict[str, Any]]:
     module, _, kind = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), kind)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UserError(
-            f"optimizer {name!r}: {error}; give package.module:Class of an optimizer that can be "
-            "imported"
+            f"optimizer {name!r}: {type(error).__name__}: {error}; give package.module:Class of an "
+            "optimizer that can be imported"
         ) from error
     return found, {}
 

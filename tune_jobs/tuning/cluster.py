@@ -26,6 +26,13 @@ from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requ
 from tune_jobs.errors import UserError
 from tune_jobs.private import secure_token
 from tune_jobs.store import SweepStore
+from tune_jobs.tuning.host import (
+    check_address,
+    cluster_address,
+    not_joined,
+    object_store,
+    short_folder,
+)
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
 Shape = Mapping[str, float]
@@ -94,11 +101,20 @@ def _times(shape: Shape, bundle: Shape) -> float:
 
 
 def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> Cluster:
-    """Join the job's cluster, or start Ray on this machine for its user alone; never twice."""
+    """Join the job's cluster, or start Ray on this machine for its user alone; never twice.
+
+    Errors:
+        UserError: no cluster is where RAY_ADDRESS says, or this machine has no place for Ray.
+    """
     if not ray.is_initialized():
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options: dict[str, object] = {"logging_level": "warning", "log_to_driver": False}
-        if not in_a_cluster():
+        address = cluster_address(os.environ)
+        if address is not None:
+            check_address(address)
+        else:
+            short_folder(os.environ, say)
+            options |= object_store(os.environ)
             # Without it Ray would join, or wait for, the last cluster begun on this machine.
             options |= {"address": "local", "include_dashboard": False}
             path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]  # the user's own
@@ -111,8 +127,8 @@ def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> Cluste
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         # Ray puts an abort with a C++ stack in the place of the handler of SIGTERM.
         handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
-        with _on_loopback(not in_a_cluster()):
-            _init(options)
+        with _on_loopback(address is None):
+            _init(options, address)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
     return cluster_now()
@@ -133,16 +149,23 @@ def _on_loopback(wanted: bool) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _init(options: dict[str, object]) -> None:
+def _init(options: dict[str, object], address: str | None) -> None:
     """ray.init, begun again where a busy machine did not start the node within Ray's 30 s."""
     for attempts_left in (2, 1, 0):
         try:
             ray.init(**options)
             return
         except Exception as error:
-            if attempts_left == 0 or START_TIMED_OUT not in str(error):
+            if address is not None:
+                raise not_joined(address, error) from error
+            if START_TIMED_OUT not in str(error):
                 raise
             ray.shutdown()
+            if attempts_left == 0:
+                raise UserError(
+                    "Ray did not start on this machine within 30 s, three times over: too much "
+                    "runs here beside it; begin again once less does"
+                ) from error
 
 
 def cluster_now() -> Cluster:
@@ -157,8 +180,8 @@ def alive() -> list[dict[str, Any]]:
 
 
 def in_a_cluster() -> bool:
-    """True where RAY_ADDRESS names a cluster to join; Ray sets it for every job."""
-    return "RAY_ADDRESS" in os.environ
+    """True where RAY_ADDRESS names a cluster to join."""
+    return cluster_address(os.environ) is not None
 
 
 def this_machine() -> Cluster:

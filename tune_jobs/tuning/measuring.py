@@ -14,7 +14,6 @@ from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
-from tune_jobs.errors import UserError
 from tune_jobs.measure.clock import chosen
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
 from tune_jobs.measure.probe import NoiseRequest, Subject, measure_noise
@@ -190,11 +189,6 @@ def profile_devices(
     if rising:
         store.write_range_test(rising)
     store.write_profiles([*beside, *rows])
-    if not beside and not any(row.chosen for row in rows):
-        raise UserError(
-            f"none of the batch sizes {', '.join(map(str, config.batch_sizes))} fits: "
-            f"{rows[0].reason}; give smaller ones, or more with --memory-limit-mib"
-        )
     return rows
 
 

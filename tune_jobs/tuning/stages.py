@@ -294,6 +294,8 @@ def restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | No
     path, filesystem = stage.store.ray_storage()
     if not tune.Tuner.can_restore(f"{path}/{name}", filesystem):
         return None
+    known = tune.ExperimentAnalysis(f"{path}/{name}", storage_filesystem=filesystem).trials or []
+    stage.store.drop_lost(name.split("-")[0], [trial.trial_id for trial in known])
     return tune.Tuner.restore(
         f"{path}/{name}",
         _trainable(shared),
@@ -318,6 +320,7 @@ def fresh(
     keeper = RecordKeeper(
         stage.config, stage.store, stage.profiles, shared.requests, name.split("-")[0]
     )
+    stage.store.drop_lost(keeper.stage, [])  # no trial of this stage is under way
     path, filesystem = stage.store.ray_storage()
     return tune.Tuner(
         _trainable(shared),
