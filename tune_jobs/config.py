@@ -16,7 +16,6 @@ from typing import Any
 
 import tomli_w
 
-from tune_jobs.durable import may_wait
 from tune_jobs.errors import UserError, unknown_name
 from tune_jobs.recipe import Recipe, recipe_of
 from tune_jobs.space import axes_of
@@ -338,6 +337,11 @@ def resumed(before: SweepConfig, flags: Mapping[str, Any]) -> SweepConfig:
     changed = replace(before, **{name: flags[name] for name in free if name in flags})
     validate(changed)
     return changed
+
+
+def may_wait(path: Path) -> bool:
+    """Whether to read it could take for ever: it is a pipe or a device."""
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def read_toml(path: Path) -> dict[str, Any]:

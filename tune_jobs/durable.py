@@ -49,11 +49,6 @@ def _refusal(path: Path, size: int, error: OSError) -> str:
     return f"{path} cannot be written ({error.strerror}); make its folder writable"
 
 
-def may_wait(path: Path) -> bool:
-    """Whether to read it could take for ever: it is a pipe or a device."""
-    return path.exists() and not (path.is_file() or path.is_dir())
-
-
 def fault_of(folder: Path) -> str | None:
     """What is wrong with a folder that something failed in; None where it seems in order."""
     if not folder.exists():

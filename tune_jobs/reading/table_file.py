@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tune_jobs.durable import may_wait
+from tune_jobs.config import may_wait
 from tune_jobs.errors import UserError
 from tune_jobs.reading.cells import numeric, printable
 
