@@ -63,7 +63,8 @@ class Standing:
 
 
 def hopes(config: SweepConfig, rows: Rows) -> dict[int, Hope]:
-    """By batch size, of those of which a trial tells; empty where no model of the search does."""
+    """By batch size, of those of which a trial tells; empty where no model of the search does, or
+    of one batch size alone."""
     if not way_of(config).modelled or config.goal not in BY_TARGET:
         return {}
     known = known_now(config, rows.trials, rows.measurements, rows.profiles)
@@ -82,8 +83,8 @@ def _needs(config: SweepConfig, known: Known) -> dict[int, tuple[float, float]]:
 
 
 def hopes_of(needs: Mapping[int, tuple[float, float]], confidence: float) -> dict[int, Hope]:
-    """From the mean and the deviation of the log of what each needs."""
-    if not needs:
+    """From the mean and the deviation of the log of what each needs; one alone is beside nothing."""
+    if len(needs) < 2:
         return {}
     reach = NormalDist().inv_cdf(confidence)
     means, deviations = (np.array(of) for of in zip(*needs.values(), strict=True))
