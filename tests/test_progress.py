@@ -75,6 +75,7 @@ def test_a_batch_size_that_cannot_win_is_dropped_while_searching() -> None:
     found = hopes_of({16: (1.0, 0.05), 32: (1.1, 0.05), 64: (3.0, 0.1)}, 0.95)
     assert found[16].expected < found[32].expected < found[64].expected
     assert all(hope.expected <= hope.bound for hope in found.values())
+    assert hopes_of({16: (1.0, 0.05)}, 0.95) == {}  # beside nothing
     needs = {16: 100, 32: 110, 64: 9000}
     rows = Rows(
         [

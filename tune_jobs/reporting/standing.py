@@ -81,8 +81,8 @@ def _needs(config: SweepConfig, known: Known) -> dict[int, tuple[float, float]]:
 
 
 def hopes_of(needs: Mapping[int, tuple[float, float]], confidence: float) -> dict[int, Hope]:
-    """From the mean and the deviation of the log of what each needs."""
-    if not needs:
+    """From the mean and the deviation of the log of what each needs. One alone tells nothing."""
+    if len(needs) < 2:
         return {}
     reach = NormalDist().inv_cdf(confidence)
     means, deviations = (np.array(of) for of in zip(*needs.values(), strict=True))
