@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from ray.tune.experiment import Trial
 
 from tests import rows
@@ -84,3 +85,24 @@ def test_a_row_that_was_lost_is_written_again_from_what_ray_kept(tmp_path: Path)
             keeper.on_step_begin(1, [a_trial(), runs])
         assert (store.read_trials(), store.read_measurements()) == (row, point)
     assert heard == []  # the second time there was nothing to write
+
+
+def test_train_seconds_of_a_schedule_are_those_of_each_batch_size_in_turn(tmp_path: Path) -> None:
+    profiles = [rows.profile(batch_size=32, step_seconds=0.05),
+                rows.profile(batch_size=64, step_seconds=0.08)]  # fmt: skip
+    text = "0:32@0.001 100:64@0.001"  # four updates of 32 see 100, then updates of 64
+    report = REPORT | {"updates": 10, "updates_to_target": 6, "device_name": "cpu"}
+    trial = a_trial()
+    trial.config, trial.last_result = ASKED | {"schedule": text}, report
+    store = SweepStore(tmp_path)
+    asked = Requests({32: TrialRequest(1.0, 0.0, 512), 64: TrialRequest(1.0, 0.0, 1024)}, {})
+    keeper = RecordKeeper(SweepConfig(name="again"), store, profiles, asked, "schedule")
+    keeper.setup()
+    keeper.on_trial_result(1, [trial], trial, report)
+    keeper.on_trial_complete(1, [trial], trial)
+    keeper.on_experiment_end([trial])
+    (row,), (point,) = store.read_trials(), store.read_measurements()
+    assert (row.stage, row.schedule, row.batch_size) == ("schedule", text, 32)
+    assert row.train_seconds == point.train_seconds == pytest.approx(4 * 0.05 + 6 * 0.08)
+    assert row.time_to_target_seconds == pytest.approx(4 * 0.05 + 2 * 0.08)
+    assert asked.of(trial.config).memory_mib == 1024  # what its largest batch needs

@@ -16,8 +16,10 @@ from statistics import mean, stdev
 
 from scipy import special
 
+from tune_jobs.formatting import target_name
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.samples import Quantity
+from tune_jobs.judging.sentences import metric_and_unit
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import TargetRun
 from tune_jobs.training.segments import segments_of
@@ -55,7 +57,7 @@ def judge_schedule(
     batch_size = fixed[0].batch_size if fixed else None
     shared = _shared(schedule, batch_size, clock or {})
     ratio = _ratio(logs, shared, cut, policy.confidence)
-    target = fixed[0].target if fixed else None
+    at = target_name(fixed[0].target, *metric_and_unit(fixed)) if fixed else "the target"
     return ScheduleVerdict(
         name=name,
         schedule=schedule,
@@ -64,7 +66,7 @@ def judge_schedule(
         pairs=len(logs),
         reached=len(pairs) - cut,
         better=_better(ratio),
-        sentence=_sentence(name, batch_size, target, ratio, len(logs), cut, quantity, told),
+        sentence=_sentence(name, batch_size, at, ratio, len(logs), cut, quantity, told),
         told=told,
     )
 
@@ -114,7 +116,7 @@ def _better(ratio: Estimate) -> bool | None:
 def _sentence(
     name: str,
     batch_size: int | None,
-    target: float | None,
+    at: str,
     ratio: Estimate,
     pairs: int,
     cut: int,
@@ -127,7 +129,6 @@ def _sentence(
     times = f"{'at least ' if cut else ''}{ratio.value:.2f} times{interval}"
     takes = f"of {TAKES.get(quantity.name, 'what')} batch size {batch_size} takes"
     missed = f"; {cut} of its {pairs} runs were cut" if cut else ""
-    at = "the target" if target is None else f"{target:g}"
     better = _better(ratio)
     if better:
         return (
