@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tune_jobs.errors import UserError
 from tune_jobs.tuning import cluster
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,9 +63,9 @@ def test_a_sweep_starts_ray_again_and_gives_up_the_third_time(
 
     monkeypatch.setattr(cluster.ray, "init", init)
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: tries.append("shutdown"))
-    cluster._init({})
+    cluster._init({}, None)
     assert tries == ["init", "shutdown", "init"]
     tries.clear()
-    with pytest.raises(Exception, match="timed out during startup"):
-        cluster._init({"never": True})
+    with pytest.raises(UserError, match="did not start on this machine within 30 s"):
+        cluster._init({"never": True}, None)
     assert tries.count("init") == 3
