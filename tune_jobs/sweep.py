@@ -95,6 +95,12 @@ class Job:
     def say(self, line: str) -> None:
         say(self.console, line)
 
+    @property
+    def for_fixed(self) -> Allowance:
+        """What measuring, searching and confirming fixed batch sizes may use."""
+        scheduled = self.config.search in SCHEDULES
+        return self.allowance.for_fixed() if scheduled else self.allowance
+
 
 def sweep(job: Job) -> int:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
@@ -137,7 +143,7 @@ def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[Bat
 
     profiles = job.store.read_profiles()
     if {p.batch_size for p in profiles} < set(job.config.batch_sizes):
-        seconds = job.allowance.left_to_measure(job.config.profile_seconds)
+        seconds = job.for_fixed.left_to_measure(job.config.profile_seconds)
         config = replace(job.config, profile_seconds=seconds)
         profiles = profile_devices(config, job.store, job.data_path, cluster, job.say)
     report_costs(job.config, job.store, facts, job.console)
@@ -152,7 +158,7 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     if any(t.stage == "confirm" for t in job.store.read_trials()):
         return
     with heard(job, copy, "search", job.config.trials - job.config.members):
-        stages.search(stage, job.allowance, resume=job.action.resume)
+        stages.search(stage, job.for_fixed, resume=job.action.resume)
     if not job.config.structured:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
@@ -182,7 +188,7 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
 
     looks, trials = job.store.read_looks(), job.store.read_trials()
     look = last_look(looks)
-    late = job.allowance.is_over(FURTHER)
+    late = job.for_fixed.is_over(FURTHER)
     if look is None or late or not rates_are_due(looks, trials, job.config):
         return False
     wanted = trials_wanted(look, job.config)
@@ -192,7 +198,7 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
         f"{wanted - searched(trials)} more trials"
     )
     with heard(job, copy, "search", wanted):
-        stages.search_further(stage, job.allowance, look.rates, wanted)
+        stages.search_further(stage, job.for_fixed, look.rates, wanted)
     return searched(job.store.read_trials()) > searched(trials)
 
 
@@ -264,12 +270,12 @@ def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
     config, store = job.config, job.store
     while True:
         trials, looks = store.read_trials(), store.read_looks()
-        if rates_are_due(looks, trials, config) and not job.allowance.is_over(FURTHER):
+        if rates_are_due(looks, trials, config) and not job.for_fixed.is_over(FURTHER):
             return []
         if was_searched_since(looks, trials):
             look(job)
             continue
-        runs = [] if job.allowance.is_over() else next_runs(config, trials, looks, bases)
+        runs = [] if job.for_fixed.is_over() else next_runs(config, trials, looks, bases)
         if runs or not is_due(looks, trials):
             return runs
         look(job)
