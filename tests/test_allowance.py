@@ -28,6 +28,11 @@ def test_each_stage_has_its_part() -> None:
     assert after(601, minutes=10).is_over()
 
 
+def test_fixed_batch_sizes_leave_their_part_to_a_schedule() -> None:
+    assert after(421, minutes=10).for_fixed().is_over() and not after(421, minutes=10).is_over()
+    assert not after(1e9, None).for_fixed().is_over()
+
+
 def test_profiling_takes_no_more_than_its_part_leaves() -> None:
     assert after(0, minutes=10).left_to_measure(90.0) == 90.0
     assert after(0, minutes=2).left_to_measure(90.0) == pytest.approx(30.0, abs=1)

@@ -49,7 +49,7 @@ def test_members_begin_at_the_best_rates_of_the_batch_sizes_in_turn() -> None:
     assert len({(m["batch_size"], m["learning_rate"]) for m in members}) == len(members)
     assert {m["most_examples"] for m in members} == {4000}
     for member in members:
-        (segment,) = segments_of(str(member["schedule"]))
+        (segment,) = segments_of(member["schedule"])
         assert (segment.batch_size, segment.learning_rate) == (
             member["batch_size"], member["learning_rate"],
         )  # fmt: skip
@@ -65,10 +65,10 @@ def test_an_explorer_goes_on_with_the_schedule_that_it_took_over() -> None:
         found = explored(CONFIG, taken, 416, KNOWN.fitting, np.random.default_rng(seed))
         again = explored(CONFIG, taken, 416, KNOWN.fitting, np.random.default_rng(seed))
         assert found == again  # 1
-        first, second = segments_of(str(found["schedule"]))
-        assert (first,) == segments_of(str(taken["schedule"])) and second.from_examples == 416
+        first, second = segments_of(found["schedule"])
+        assert (first,) == segments_of(taken["schedule"]) and second.from_examples == 416
         assert second.batch_size in KNOWN.fitting and second.batch_size == found["batch_size"]
-        assert 0.8 <= found["base_learning_rate"] / taken["base_learning_rate"] <= 1.25  # type: ignore[operator]
+        assert 0.8 <= found["base_learning_rate"] / taken["base_learning_rate"] <= 1.25
 
 
 def test_weights_that_are_taken_over_bring_optimizer_state_and_examples_seen_along(

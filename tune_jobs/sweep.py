@@ -124,6 +124,12 @@ class Job:
     def say(self, line: str) -> None:
         say(self.console, line)
 
+    @property
+    def for_fixed(self) -> Allowance:
+        """What measuring, searching and confirming fixed batch sizes may use."""
+        scheduled = self.config.search in SCHEDULES
+        return self.allowance.for_fixed() if scheduled else self.allowance
+
 
 def sweep(job: Job) -> None:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
@@ -170,7 +176,7 @@ def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[Bat
 
     profiles = job.store.read_profiles()
     if {p.batch_size for p in profiles} < set(job.config.batch_sizes):
-        seconds = job.allowance.left_to_measure(job.config.profile_seconds)
+        seconds = job.for_fixed.left_to_measure(job.config.profile_seconds)
         config = replace(job.config, profile_seconds=seconds)
         profiles = profile_devices(config, job.store, job.data_path, cluster, job.say)
     report_costs(job.config, job.store, facts, job.console)
@@ -189,7 +195,7 @@ def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
     for line in way.told(job.config, sorted(stage.requests), known_of(job.config, job.store)):
         job.say(line)
     with heard(job, copy, "search", job.config.trials - job.config.members):
-        stages.search(stage, job.allowance, resume=job.action.resume)
+        stages.search(stage, job.for_fixed, resume=job.action.resume)
     if not job.config.structured:
         for line in unbracketed(job.config, job.store.read_trials()):
             job.say(line)
@@ -265,7 +271,7 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
 
     looks, trials = job.store.read_looks(), job.store.read_trials()
     look = last_look(looks)
-    late = job.allowance.is_over(FURTHER)
+    late = job.for_fixed.is_over(FURTHER)
     if look is None or late or not rates_are_due(looks, trials, job.config):
         return False
     wanted = trials_wanted(look, job.config)
@@ -275,7 +281,7 @@ def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
         f"{wanted - searched(trials)} more trials"
     )
     with heard(job, copy, "search", wanted):
-        stages.search_further(stage, job.allowance, look.rates, wanted)
+        stages.search_further(stage, job.for_fixed, look.rates, wanted)
     return searched(job.store.read_trials()) > searched(trials)
 
 
@@ -347,12 +353,12 @@ def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
     config, store = job.config, job.store
     while True:
         trials, looks = store.read_trials(), store.read_looks()
-        if rates_are_due(looks, trials, config) and not job.allowance.is_over(FURTHER):
+        if rates_are_due(looks, trials, config) and not job.for_fixed.is_over(FURTHER):
             return []
         if was_searched_since(looks, trials):
             look(job)
             continue
-        runs = [] if job.allowance.is_over() else next_runs(config, trials, looks, bases)
+        runs = [] if job.for_fixed.is_over() else next_runs(config, trials, looks, bases)
         if runs or not is_due(looks, trials):
             return runs
         look(job)

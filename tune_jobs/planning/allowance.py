@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+FIXED = 0.7  # of the whole, for fixed batch sizes where a batch schedule is run after them
 MEASURE, SEARCH, FURTHER = 0.25, 0.6, 0.8  # parts of the whole by whose ends these stages end
 
 
@@ -22,6 +23,10 @@ class Allowance:
     def is_over(self, part: float = 1.0) -> bool:
         """Whether so much of the minutes is used."""
         return self.minutes is not None and self.used() >= part * 60 * self.minutes
+
+    def for_fixed(self) -> Allowance:
+        """What fixed batch sizes may use of it where a batch schedule is to follow."""
+        return replace(self, minutes=self.minutes and FIXED * self.minutes)
 
     def left_to_measure(self, at_most: float) -> float:
         """Seconds that profiling may take, of the most that it would."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ STEPS = (-1, 0, 1)  # among the batch sizes that fit
 
 def members_of(
     config: SweepConfig, given: Given, bases: Mapping[int, float]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """What each member begins with, as Ray takes it: batch sizes in turn, that to use first, each
     at its best base rate and then about it."""
     sizes = sorted(
@@ -60,23 +61,23 @@ def members_of(
 def compared_at(given: Given, most_examples: int) -> tuple[int, ...]:
     """Examples seen at which members are compared: evenly, to the end of the longest run."""
     every = max(1, math.ceil(given.examples_to_target / INTERVALS))
-    return tuple(range(every, most_examples, every))
+    return tuple(range(every, most_examples, every)) or (every,)
 
 
 def explored(
     config: SweepConfig,
-    taken: Mapping[str, object],
+    taken: Mapping[str, Any],
     examples_seen: int,
     sizes: Sequence[int],
     chance: np.random.Generator,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """What a member goes on with that took over the weights of another one, after so many
     examples: its schedule, and a segment of a batch size and a rate near its last."""
-    at = sorted(sizes).index(int(str(taken["batch_size"])))
+    at = sorted(sizes).index(taken["batch_size"])
     size = sorted(sizes)[min(max(0, at + int(chance.choice(STEPS))), len(sizes) - 1)]
-    base = float(str(taken["base_learning_rate"])) * float(chance.choice(EXPLORED))
+    base = taken["base_learning_rate"] * float(chance.choice(EXPLORED))
     rate = scaled_learning_rate(config.optimizer, base, size)
-    before = [s for s in segments_of(str(taken["schedule"])) if s.from_examples < examples_seen]
+    before = [s for s in segments_of(taken["schedule"]) if s.from_examples < examples_seen]
     return {
         **taken,
         "batch_size": size,

@@ -44,7 +44,7 @@ class Population(PopulationBasedTraining):  # type: ignore[misc]
     def __init__(
         self,
         config: SweepConfig,
-        members: Sequence[Mapping[str, object]],
+        members: Sequence[Mapping[str, Any]],
         sizes: Sequence[int],
         every: int,
     ) -> None:
@@ -95,13 +95,13 @@ class Population(PopulationBasedTraining):  # type: ignore[misc]
 def evolve(
     stage: Stage,
     given: Given,
-    members: Sequence[Mapping[str, object]],
+    members: Sequence[Mapping[str, Any]],
     say: Callable[[str], None],
     *,
     resume: bool,
 ) -> None:
     """Train the population; the rows of its members are in the store when this returns."""
-    marks = compared_at(given, int(str(members[0]["most_examples"])))
+    marks = compared_at(given, members[0]["most_examples"])
     shared = replace(stage.shared(), rungs=marks, stops_at_target=True)
     places = stages.at_once(shared.requests.beside.values(), stage.cluster)
     if len(members) > places:
