@@ -31,6 +31,7 @@ FLOORS = (
     ("planning",),
     ("tuning",),
     ("reporting", "doctor"),
+    ("one_sweep",),
     ("sweep", "report"),
 )
 FRAMEWORKS = {"torch", "ray", "mlflow"}

@@ -1,4 +1,4 @@
-"""Entry: sweep the batch size. The command line, and the stages in their order; nothing else.
+"""Entry: sweep the batch size. The command line, nothing else; `one_sweep.py` has the stages.
 
 python tune_jobs/sweep.py [options]          on this machine
 ray job submit -- python tune_jobs/sweep.py  on a cluster
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -22,21 +20,15 @@ sys.path[0] = str(ROOT)
 
 from rich.console import Console
 
-from tune_jobs import environment, new_workload
+from tune_jobs import new_workload
 from tune_jobs.command_line import Action, Invocation, parse
-from tune_jobs.config import PBT, SCHEDULES, SweepConfig, to_be_kept
-from tune_jobs.errors import Terminated, UserError, exit_status
-from tune_jobs.planning.allowance import FURTHER, Allowance
-from tune_jobs.reporting.table import places, print_places, say, wide_console
+from tune_jobs.config import SweepConfig, to_be_kept
+from tune_jobs.errors import Terminated, exit_status
+from tune_jobs.planning.allowance import Allowance
+from tune_jobs.reporting.table import say, wide_console
 
 if TYPE_CHECKING:
-    from tune_jobs.planning.batch_schedules import Given
-    from tune_jobs.records import BatchSizeProfile, ConfirmRun
-    from tune_jobs.reporting.progress import Progress
     from tune_jobs.store import SweepStore
-    from tune_jobs.tracking.of_sweep import SweepCopy
-    from tune_jobs.tuning.cluster import Cluster
-    from tune_jobs.tuning.stages import Stage
 
 
 def main() -> int:
@@ -92,7 +84,10 @@ def begin(config: SweepConfig, store: SweepStore, action: Action, console: Conso
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
         told = Progress(console), Allowance(config.minutes)
-        sweep(Job(config, store, preparing.data(config), uri, console, action, *told))
+        data = preparing.data(config)
+        from tune_jobs.one_sweep import Job, sweep
+
+        sweep(Job(config, store, data, uri, console, action, *told))
 
 
 def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) -> None:
@@ -105,313 +100,6 @@ def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) 
         store.write_text(store.optimizers, as_json(found))
     judged = answer_of_sweep(*sweeps[0]).verdicts[0].quantity
     print_comparison(found, judged, console)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the stages of one sweep work with; `uri` is MLflow's store, None without one;
-    `data_path` the data set's file, None for a user's workload."""
-
-    config: SweepConfig
-    store: SweepStore
-    data_path: Path | None
-    uri: str | None
-    console: Console
-    action: Action
-    progress: Progress
-    allowance: Allowance
-
-    def say(self, line: str) -> None:
-        say(self.console, line)
-
-    @property
-    def for_fixed(self) -> Allowance:
-        """What measuring, searching and confirming fixed batch sizes may use."""
-        scheduled = self.config.search in SCHEDULES
-        return self.allowance.for_fixed() if scheduled else self.allowance
-
-
-def sweep(job: Job) -> None:
-    """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
-    from tune_jobs.preparing import train_examples
-    from tune_jobs.tracking.of_sweep import SweepCopy
-    from tune_jobs.tuning.cluster import job_facts
-    from tune_jobs.tuning.joining import join
-    from tune_jobs.tuning.stages import Stage
-
-    config, store = job.config, job.store
-    cluster = join(config, store, ROOT, job.say)
-    store.write_config(config)
-    facts = environment.describe(ROOT) | job_facts(cluster)
-    facts |= {"train_examples": train_examples(config, job.data_path)}
-    store.write_environment(facts)
-    try:
-        profiles = measure(job, cluster, facts)
-    except UserError:
-        store.take_back()
-        raise
-    copy = SweepCopy.begin(config, store, job.uri, facts)
-    copy.profiles(profiles)
-    if job.action.only == "measure":
-        lacks = copy.finish("Profiles only.", {"verdict": "measured"})
-    else:
-        stage = Stage.of(config, store, job.data_path, cluster, profiles)
-        search(job, stage, copy)
-        job, stage = widened(job, stage, copy, facts)
-        confirm(job, stage, copy)
-        if config.search == PBT:
-            evolve(job, stage, copy)
-        if config.search in SCHEDULES:
-            run_schedule(job, stage, copy)
-        if job.allowance.is_over():
-            job.say(f"the {config.minutes:g} minutes are used: this is the answer so far")
-        lacks = conclude(job, copy, facts)
-    print_places(places(store, job.uri, lacks), job.console)
-
-
-def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[BatchSizeProfile]:
-    """Stage 1, unless the store holds its rows already; they are told either way."""
-    from tune_jobs.reporting.costs import report_costs
-    from tune_jobs.tuning.measuring import profile_devices
-
-    profiles = job.store.read_profiles()
-    if {p.batch_size for p in profiles} < set(job.config.batch_sizes):
-        seconds = job.for_fixed.left_to_measure(job.config.profile_seconds)
-        config = replace(job.config, profile_seconds=seconds)
-        profiles = profile_devices(config, job.store, job.data_path, cluster, job.say)
-    report_costs(job.config, job.store, facts, job.console)
-    return profiles
-
-
-def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """Stage 2, over once a confirm run stands in the store."""
-    from tune_jobs.planning.confirm_plan import unbracketed
-    from tune_jobs.planning.ways import known_of, way_of
-    from tune_jobs.tuning import stages
-
-    if any(t.stage == "confirm" for t in job.store.read_trials()):
-        return
-    way = way_of(job.config)
-    for line in way.told(job.config, sorted(stage.requests), known_of(job.config, job.store)):
-        job.say(line)
-    with heard(job, copy, "search", job.config.trials - job.config.members):
-        stages.search(stage, job.for_fixed, resume=job.action.resume)
-    if not job.config.structured:
-        for line in unbracketed(job.config, job.store.read_trials()):
-            job.say(line)
-
-
-def widened(
-    job: Job, stage: Stage, copy: SweepCopy, facts: Mapping[str, object]
-) -> tuple[Job, Stage]:
-    """While a leader at the edge may be beaten by the next batch size, measure and search that."""
-    from tune_jobs.measure.clock import chosen
-    from tune_jobs.planning.extending import TRIALS, next_size
-    from tune_jobs.planning.looks import searched
-    from tune_jobs.planning.ways import known_of, way_of
-    from tune_jobs.tuning import stages
-    from tune_jobs.tuning.measuring import profile_devices
-
-    confirmed = any(t.stage == "confirm" for t in job.store.read_trials())
-    while way_of(job.config).extends and not confirmed and not job.allowance.is_over(FURTHER):
-        config, store = job.config, job.store
-        known = known_of(config, store, stage.profiles)
-        most = min(config.budget_examples, int(str(facts["train_examples"])))
-        size = next_size(config, sorted(stage.requests), known, most)
-        if size is None:
-            break
-        job.say(f"{2 * size if size < max(config.batch_sizes) else size // 2} leads at the edge: "
-                f"{size} may be better, and is measured and tried")  # fmt: skip
-        cpus = config.cpus_per_trial
-        if not any(row.gpus for row in stage.profiles):  # as many threads as the others
-            cpus = f"{chosen(stage.profiles)[0].cpus:g}"
-        alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
-        rows = [*stage.profiles]
-        try:
-            found = profile_devices(
-                alone, store, job.data_path, stage.cluster, job.say, beside=rows
-            )
-        except UserError as error:  # it does not fit: those that do go on
-            job.say(f"{size} is left out: {error}")
-            break
-        rows += found
-        config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
-        store.write_config(config)
-        job, stage = replace(job, config=config), replace(stage, config=config)
-        if size not in {row.batch_size for row in chosen(rows)}:
-            break
-        stage = type(stage).of(config, store, job.data_path, stage.cluster, rows)
-        copy.profiles([row for row in rows if row.batch_size == size])
-        wanted = searched(store.read_trials()) + TRIALS
-        with heard(job, copy, "search", wanted):
-            stages.search_further(stage, job.allowance, (size,), wanted)
-    return job, stage
-
-
-def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """Stage 3: runs with seeds of their own, a block at a time and a look after each; back to the
-    search where learning rates, and no seeds, are what a look leaves open."""
-    from tune_jobs.planning.confirm_plan import most_runs
-    from tune_jobs.tuning import stages
-
-    while True:
-        plan = partial(planned, job, bases_to_confirm(job))
-        if plan() or job.action.resume:
-            with heard(job, copy, "confirm"):
-                heard_plan = job.progress.planning(plan)
-                stages.confirm(stage, heard_plan, most_runs(job.config), resume=job.action.resume)
-        if not search_further(job, stage, copy):
-            return
-
-
-def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
-    """The search trials that the last look asks for, if any."""
-    from tune_jobs.planning.looks import last_look, rates_are_due, searched, trials_wanted
-    from tune_jobs.tuning import stages
-
-    looks, trials = job.store.read_looks(), job.store.read_trials()
-    look = last_look(looks)
-    late = job.for_fixed.is_over(FURTHER)
-    if look is None or late or not rates_are_due(looks, trials, job.config):
-        return False
-    wanted = trials_wanted(look, job.config)
-    sizes = ", ".join(map(str, look.rates))
-    job.say(
-        f"search goes on: what is open is the best learning rates of {sizes}; "
-        f"{wanted - searched(trials)} more trials"
-    )
-    with heard(job, copy, "search", wanted):
-        stages.search_further(stage, job.for_fixed, look.rates, wanted)
-    return searched(job.store.read_trials()) > searched(trials)
-
-
-def evolve(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """The population of `--search pbt`, unless its rows stand already."""
-    from tune_jobs.planning.population import members_of
-    from tune_jobs.tuning import population
-
-    config, given = job.config, given_now(job)
-    made = sum(t.stage == "pbt" for t in job.store.read_trials())
-    if given is None or made >= config.members or job.allowance.is_over():
-        return
-    members = members_of(config, given, bases_to_confirm(job))
-    with heard(job, copy, "pbt", len(members)):
-        population.evolve(stage, given, members, job.say, resume=job.action.resume)
-
-
-def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """Runs of a batch schedule beside those of the batch size to use, with the same seeds."""
-    from tune_jobs.planning.schedule_runs import runs_made, runs_missing, schedule_known
-    from tune_jobs.tuning import stages
-    from tune_jobs.tuning.planned import TRIES
-
-    config, given = job.config, given_now(job)
-    schedule = schedule_known(config, given, job.store.read_trials())
-    if schedule.told:
-        job.say(schedule.told)
-
-    def plan() -> list[ConfirmRun]:
-        if given is None or job.allowance.is_over():
-            return []
-        return runs_missing(config, schedule, job.store.read_trials(), given)
-
-    made, first = len(runs_made(job.store.read_trials())), plan()
-    if first or (made and job.action.resume):
-        with heard(job, copy, "schedule", made + len(first)):
-            most = TRIES * config.seeds
-            stages.confirm(stage, plan, most, resume=job.action.resume, named=stages.SCHEDULE)
-
-
-def given_now(job: Job) -> Given | None:
-    """What the rows give for a batch schedule beside the batch size to use."""
-    from tune_jobs.planning.looks import last_look
-    from tune_jobs.planning.schedule_runs import given_by
-
-    store, look = job.store, last_look(job.store.read_looks())
-    measured = store.read_profiles(), store.read_noise_scale()
-    return given_by(job.config, store.read_trials(), look.used if look else None, *measured)
-
-
-def bases_to_confirm(job: Job) -> dict[int, float]:
-    """The model's base learning rates by batch size; none where a search's best trial counts."""
-    from tune_jobs.planning import learning_rates
-    from tune_jobs.planning.ways import known_of
-
-    config, store = job.config, job.store
-    if not config.structured:
-        return {}
-    known = known_of(config, store)
-    confirmed = [t for t in store.read_trials() if t.stage == "confirm"]
-    return learning_rates.bases_to_confirm(config, config.batch_sizes, known, confirmed)
-
-
-def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
-    """The confirm runs that are missing now; a block that is complete is looked at first."""
-    from tune_jobs.planning.confirm_plan import next_runs
-    from tune_jobs.planning.looks import is_due, rates_are_due, was_searched_since
-
-    config, store = job.config, job.store
-    while True:
-        trials, looks = store.read_trials(), store.read_looks()
-        if rates_are_due(looks, trials, config) and not job.for_fixed.is_over(FURTHER):
-            return []
-        if was_searched_since(looks, trials):
-            look(job)
-            continue
-        runs = [] if job.for_fixed.is_over() else next_runs(config, trials, looks, bases)
-        if runs or not is_due(looks, trials):
-            return runs
-        look(job)
-
-
-def look(job: Job) -> None:
-    """Judge the confirm runs, and keep what that leaves open: the next block is planned by it."""
-    from tune_jobs.planning.confirm_plan import next_block
-    from tune_jobs.planning.looks import confirm_runs, goes_on, last_look, look_of, with_look
-    from tune_jobs.reporting.answer import answer_of_sweep
-
-    answer, looks = answer_of_sweep(job.config, job.store), job.store.read_looks()
-    before = last_look(looks)
-    again = before is not None and before.runs == confirm_runs(answer.trials)
-    seeds = before.seeds if before and again else next_block(job.config, before)
-    found = look_of(answer.verdicts[0], job.config, answer.trials, seeds)
-    job.store.write_looks(with_look(looks, found))
-    job.progress.judged(answer.verdicts[0], goes_on(found, job.config))
-    job.say(f"{seeds} seeds: {answer.verdicts[0].answer}")
-
-
-@contextmanager
-def heard(job: Job, copy: SweepCopy, stage: str, trials: int = 0) -> Iterator[None]:
-    """While a stage makes its runs, terminal and MLflow's copy hear of their records."""
-    from tune_jobs.reporting.standing import Rows
-    from tune_jobs.tuning import keeper, waiting
-
-    waiting.SAY[job.config.name] = job.say
-    store = job.store
-    rows = Rows(store.read_trials(), store.read_measurements(), store.read_profiles())
-    with job.progress.watching(job.config, stage, rows, trials):
-        keeper.LISTENERS[job.config.name] = [job.progress, copy]
-        yield
-
-
-def conclude(job: Job, copy: SweepCopy, facts: Mapping[str, object]) -> str | None:
-    """Stages 4 and 5: judge the records, draw, copy, print. What MLflow's copy lacks, or None."""
-    from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
-    from tune_jobs.reporting.summary import note_of, tags_of
-    from tune_jobs.reporting.terminal import print_verdicts
-
-    config, store = job.config, job.store
-    answer = answer_of_sweep(config, store)
-    store.write_text(store.verdict, as_json(answer.verdicts))
-    write_page(answer, store.folder, config, config.name, facts)
-    first = answer.verdicts[0]
-    lacks = copy.finish(note_of(first), tags_of(first))
-    store.publish()
-    for note in answer.notes:
-        job.say(f"note: {note}")
-    job.console.print()
-    print_verdicts(answer.verdicts, job.console)
-    return lacks
 
 
 if __name__ == "__main__":
