@@ -232,8 +232,8 @@ def until_first() -> None:
     import ray
     from rich.console import Console
 
-    from tune_jobs import preparing
     from tune_jobs import one_sweep as of
+    from tune_jobs import preparing
     from tune_jobs.command_line import Action
     from tune_jobs.config import SweepConfig
     from tune_jobs.planning.allowance import Allowance
