@@ -138,7 +138,7 @@ def test_a_sweep_taken_up_is_the_one_that_was_begun() -> None:
 def test_a_batch_size_over_the_training_split_is_refused() -> None:
     config = resolve(None, {"batch_sizes": (16, 2048), "budget_examples": 4096, "trials": 2})
     with pytest.raises(UserError, match="2048 exceeds the training split of mnist"):
-        validate_against_data(config, 3000)
+        validate_against_data(config, 4000)
 
 
 def test_gpus_are_taken_where_there_are_any() -> None:

@@ -113,7 +113,7 @@ class SweepConfig:
         ", ".join(OPTIMIZERS) + ", or several with commas, each with rates of its own",
         flag=True,
     )
-    validation_examples: int = option(1000, "What to train", "carved from the training split")
+    validation_examples: int = option(2000, "What to train", "carved from the training split")
     split_seed: int = option(0, "What to train", "seed of the validation split")
     workload_arguments: dict[str, Any] = field(
         default_factory=dict,
@@ -265,9 +265,9 @@ class SweepConfig:
 PRESETS: dict[str, dict[str, Any]] = {"quick": {}, "full": {"trials": 60, "seeds": 13}}
 # What suits a data source: (target, budget in examples, validation examples), by preset.
 OF_DATA: dict[tuple[str, str], tuple[float, int, int]] = {
-    ("mnist", "quick"): (0.93, 9_216, 1000),
+    ("mnist", "quick"): (0.93, 9_216, 2000),
     ("mnist", "full"): (0.985, 299_520, 5000),
-    ("fashion_mnist", "quick"): (0.76, 9_216, 1000),
+    ("fashion_mnist", "quick"): (0.76, 9_216, 2000),
     ("fashion_mnist", "full"): (0.9, 299_520, 5000),
     ("digits", "quick"): (0.93, 9_216, 287),
     ("digits", "full"): (0.96, 46_080, 287),
