@@ -12,7 +12,13 @@ import pytest
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.known import Known, Proposal, known_now
-from tune_jobs.planning.learning_rates import bases_to_confirm, evidence, propose
+from tune_jobs.planning.learning_rates import (
+    after,
+    bases_to_confirm,
+    evidence,
+    is_off,
+    propose,
+)
 from tune_jobs.records import TrialResult
 
 SIZES = (16, 32, 64, 128, 256)
@@ -163,3 +169,24 @@ def test_a_batch_size_that_was_confirmed_keeps_its_rate() -> None:
     made = searched(CONFIG)
     row = rows.result(batch_size=64, stage="confirm", base_learning_rate=1.23e-3)
     assert bases_to_confirm(CONFIG, SIZES, known(made), [row])[64] == 1.23e-3
+
+
+def test_where_several_trials_lie_far_off_the_model_tpe_goes_on_alone() -> None:
+    """Two valleys at every batch size, which no single one fits."""
+    assert not any(is_off(CONFIG, SIZES, known(searched(CONFIG)[:k])) for k in (5, 12, 20))
+    rates = [3e-4 * 1.3**k for k in range(12)]
+    odd = [
+        rows.result(
+            trial_id=f"{size}-{k}", batch_size=size, base_learning_rate=rate,
+            examples_to_target=1000 if k % 4 else 30_000, budget_examples=BUDGET,
+        )
+        for size in (16, 64)
+        for k, rate in enumerate(rates)
+    ]  # fmt: skip
+    now = Known(odd, {}, (), COST)
+    longer = replace(CONFIG, trials=60)
+    assert is_off(longer, SIZES, now)
+    asked = propose(longer, SIZES, now)
+    assert asked is not None and asked.why == "its share" and asked.batch_size == 32
+    assert bases_to_confirm(longer, SIZES, now) == {}
+    assert "TPE went on alone" in after(longer, now, 16)[0]

@@ -78,6 +78,14 @@ class Valley:
         mean = float((self.chance * short).sum())
         return mean, float((self.chance * (short - mean) ** 2).sum())
 
+    def at(self, rate: float) -> tuple[float, float]:
+        """Mean and deviation of the log of what a rate, given as its log, needs; NaN where no trial
+        tells."""
+        needs = self.least + rise(rate - self.places, WIDTHS[:, None])
+        mean = float((self.chance * needs).sum())
+        spread = (self.chance * ((needs - mean) ** 2 + self.sure**2)).sum()
+        return mean, math.sqrt(float(spread))
+
     def needs(self) -> tuple[float, float]:
         """Mean and deviation of the log of what the best rate needs; NaN where no trial tells."""
         mean = float((self.chance * self.least).sum())

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.valley import Tried, Valley, valleys
+from tune_jobs.planning import shares
 from tune_jobs.planning.known import Known, Proposal, count_of, rates_of
 from tune_jobs.planning.search_plan import Range, learning_rate_range
 from tune_jobs.planning.tree_parzen import draw
@@ -28,6 +30,7 @@ FIRST = 3  # rates tried at the first batch size: the centre and half the span t
 LONGEST = 2.0  # times the fastest: a trial ends there in vain
 APART = math.log(1.2)  # a rate nearer to one that was tried says little more
 NOISE, GUESSED = 0.15, 0.35  # deviations of what a trial needed, read off, or guessed from a curve
+OFF, MOST_OFF = 2.5, 4  # deviations by which so many trials lie off the model before it is left
 UNTRIED = 0.5  # deviation of what a batch size needs from what its neighbour does, a doubling
 
 
@@ -47,6 +50,8 @@ def propose(
     counts = {s: count_of(s, known) for s in sizes}
     first = sizes[len(sizes) // 2]
     chance = np.random.default_rng([config.seed, made])
+    if is_off(config, sizes, known):
+        return shares.in_turn(shares.tree_parzen)(config, sizes, known)
     if made == counts[first] < min(FIRST, config.trials - len(sizes) + 1):
         base = within.first_points(FIRST)[counts[first]]
         return Proposal(first, base, most[first], "where the valley lies")
@@ -73,6 +78,21 @@ def propose(
     return Proposal(size, _inside(base, within), most[size], "may win")
 
 
+def is_off(config: SweepConfig, sizes: Sequence[int], known: Known) -> bool:
+    """Whether the model misses several trials, each read off from all others: TPE goes on alone."""
+    told = [t for t in known.trials if t.examples_to_target and t.batch_size in sizes]
+    if len(told) <= MOST_OFF:
+        return False
+    off = 0
+    for trial in told:
+        others = replace(known, trials=[t for t in known.trials if t is not trial])
+        valley = valleys_of(config, sizes, others)[trial.batch_size]
+        mean, deviation = valley.at(math.log(trial.base_learning_rate))
+        apart = abs(math.log(trial.examples_to_target or 1) - mean)
+        off += apart > OFF * math.hypot(deviation, NOISE)  # of NaN nothing is told
+    return off >= MOST_OFF
+
+
 def bases_to_confirm(
     config: SweepConfig,
     sizes: Sequence[int],
@@ -80,7 +100,9 @@ def bases_to_confirm(
     confirmed: Sequence[TrialResult] = (),
 ) -> dict[int, float]:
     """The base learning rate that each batch size is expected to be least short with; one that was
-    `confirmed` stays, or its runs would be of several."""
+    `confirmed` stays, or its runs would be of several. None where the model is off."""
+    if is_off(config, sizes, known):
+        return {t.batch_size: t.base_learning_rate for t in confirmed}
     found = valleys_of(config, sizes, known)
     within = learning_rate_range(config)
     tried = [s for s in sizes if any(t.batch_size == s for t in known.trials)]
@@ -93,6 +115,13 @@ def valleys_of(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[
     within = learning_rate_range(config)
     span = (math.log(within.low), math.log(within.high))
     return valleys({s: evidence(s, known) for s in sizes}, span, slope=0.0)
+
+
+def after(config: SweepConfig, known: Known, used: int | None) -> list[str]:
+    """That the model was left, where it was."""
+    sizes = sorted({t.batch_size for t in known.trials})
+    told = f"{MOST_OFF} trials or more lay {OFF:g} deviations off the model of all batch sizes"
+    return [f"{told}, so TPE went on alone."] if is_off(config, sizes, known) else []
 
 
 def evidence(size: int, known: Known) -> Tried:

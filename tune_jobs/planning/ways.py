@@ -45,6 +45,7 @@ WAYS: dict[str, Way] = {
         learning_rates.propose,
         "a trial, and more while it may win",
         extends=True,
+        after=learning_rates.after,
     ),
     "tpe": Way(
         "HyperOpt's TPE for each batch size by itself",
