@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.test_sweep import QUICKLY, command, killed_at_work, run, surroundings
-from tune_jobs.records import TrialResult
+from tests.test_sweep import command, surroundings
 from tune_jobs.store import SweepStore
 
 SMALL = (
@@ -52,34 +50,3 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_with_status_143(
     after = {row.trial_id: row for row in store.read_trials()}
     assert [after[row.trial_id] for row in before] == before
     assert sum(row.stage == "search" for row in after.values()) == 4
-
-
-def runs(trials: Sequence[TrialResult]) -> list[tuple[str, int, float, int, int]]:
-    """What was planned, in the order it was made."""
-    return [(t.stage, t.batch_size, t.learning_rate, t.seed, t.examples_seen) for t in trials]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_sweep_of_digits_killed_and_resumed_makes_the_runs_of_the_uninterrupted_one(
-    tmp_path: Path, data_dir: Path
-) -> None:
-    """For the fewest examples: seconds are never twice the same."""
-    asked = (
-        "--config", "small.toml", "--model", "mlp", "--data", "digits", "--goal", "examples",
-        "--batch-sizes", "16,64", "--trials", "5", "--budget-examples", "8192",
-        "--target", "0.85", "--seeds", "2", "--cpus-per-trial", str(os.cpu_count()),
-    )  # fmt: skip
-    made = {}
-    for name in ("whole", "killed"):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "small.toml").write_text(
-            QUICKLY.replace('cpus_per_trial = "1"\n', "") + "validation_examples = 300\n"
-        )
-        if name == "killed":
-            before = killed_at_work(folder, data_dir, *asked)
-            assert 2 <= len(before) < len(made["whole"])
-        run(folder, data_dir, *(("--resume",) if name == "killed" else asked))
-        made[name] = runs(SweepStore(folder / "runs" / "it").read_trials())
-    assert made["killed"] == made["whole"]
