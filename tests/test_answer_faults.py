@@ -261,3 +261,12 @@ def test_10_more_seeds_are_not_said_to_settle_what_the_rates_leave_open() -> Non
     verdict = verdict_of(runs, searched=coarse_search(32, 64))
     assert verdict.settling is not None and verdict.settling.seeds is None
     assert "More runs alone would not settle it" in (verdict.change or "")
+
+
+def test_10_a_batch_size_of_which_no_tried_rate_reached_is_told_and_not_in_the_bound() -> None:
+    runs = runs_of({32: 10.0, 64: 10.7}, noise=0.03)
+    tried = [*coarse_search(32), run_of(64, 0, 40.0, 20.0, learning_rate=0.0001)]
+    told = [w for w in verdict_of(runs, searched=tried).warnings if "not in the bound" in w]
+    assert told and "tried at 64 reached" in told[0]
+    both = verdict_of(runs, searched=coarse_search(32, 64)).warnings
+    assert not any("not in the bound" in w for w in both)

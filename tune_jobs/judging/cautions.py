@@ -46,6 +46,7 @@ def warnings_of(
         _coarse(contest),
         _clock(rows),
         _rates(contest, short),
+        _never_near(rows, short),
         _never(contest, runs),
         closed.sentence if closed is not None and closed.agrees is False else None,
         _several_rates(contest.runs),
@@ -154,6 +155,17 @@ def _edges(
     return (
         f"The best learning rate of {listed} ({rates}) lies on the edge of the range searched: a "
         "better one may lie beyond."
+    )
+
+
+def _never_near(rows: Sequence[BatchSizeVerdict], short: Mapping[int, Shortfall]) -> str | None:
+    """Batch sizes of which no rate of the search reached the target, where those of others did."""
+    left = [row.batch_size for row in rows if row.batch_size not in short]
+    if not short or not left:
+        return None
+    return (
+        f"No learning rate that the search tried at {named(left)} reached the target: how far from "
+        "their best ones they are is not known, and not in the bound."
     )
 
 
