@@ -7,14 +7,11 @@ cut counts where it ended, so that what it is a part of has no upper end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
-
-from scipy import special
 
 from tune_jobs.formatting import learning_rate, quantity
+from tune_jobs.judging.paired import log_ratios, pairs_of, ratio_of
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.samples import Quantity, quantity_of
 from tune_jobs.reading.table_of_runs import reached
@@ -90,23 +87,10 @@ def _times(
     ours: Sequence[TargetRun], theirs: Sequence[TargetRun], judged: Quantity, policy: Policy
 ) -> Estimate | None:
     """Mean ratio with its interval; open above where a run of ours was cut."""
-    of = {run.seed: run for run in theirs}
-    pairs = [(run, of[run.seed]) for run in ours if run.seed in of]
-    spent = [(_spent(a, judged), _spent(b, judged)) for a, b in pairs]
-    logs = [math.log(a / b) for a, b in spent if a and b]
-    if not logs:
-        return None
-    if len(logs) < 2:
-        return Estimate(math.exp(logs[0]), None, None)
-    tail = float(special.stdtrit(len(logs) - 1, (1 + policy.confidence) / 2))
-    half = tail * stdev(logs) / math.sqrt(len(logs))
-    cut = any(not reached(run) for run, _ in pairs)
-    high = None if cut else math.exp(mean(logs) + half)
-    return Estimate(math.exp(mean(logs)), math.exp(mean(logs) - half), high)
-
-
-def _spent(run: TargetRun, judged: Quantity) -> float | None:
-    return judged.of(run) if reached(run) else judged.limit(run)
+    pairs = pairs_of(ours, theirs)
+    logs = log_ratios(pairs, judged)
+    cut = sum(not reached(run) for run, _ in pairs)
+    return ratio_of(logs, cut, policy.confidence) if logs else None
 
 
 def _answer(rows: Sequence[OptimizerRow], verdict: Verdict) -> str:

@@ -10,13 +10,10 @@ too, which all pairs share.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
-
-from scipy import special
 
 from tune_jobs.formatting import target_name
+from tune_jobs.judging.paired import FEWEST_PAIRS, log_ratios, pairs_of, ratio_of
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.samples import Quantity
 from tune_jobs.judging.sentences import metric_and_unit
@@ -25,7 +22,6 @@ from tune_jobs.records import TargetRun
 from tune_jobs.training.segments import segments_of
 from tune_jobs.verdicts import Estimate, ScheduleVerdict
 
-FEWEST_PAIRS = 2
 TAKES = {
     "time_to_target_seconds": "what",
     "cost_to_target": "the cost that",
@@ -50,13 +46,12 @@ def judge_schedule(
         schedule: its segments; None where there is none, which `told` explains.
         clock: by batch size, the variance of the log of its profiled seconds.
     """
-    of = {run.seed: run for run in fixed if run.seed is not None}
-    pairs = [(run, of[run.seed]) for run in runs if run.seed in of]
-    logs = [x for pair in pairs if (x := _log_ratio(*pair, quantity)) is not None]
+    pairs = pairs_of(runs, fixed)
+    logs = log_ratios(pairs, quantity)
     cut = sum(not reached(run) for run, _ in pairs)
     batch_size = fixed[0].batch_size if fixed else None
     shared = _shared(schedule, batch_size, clock or {})
-    ratio = _ratio(logs, shared, cut, policy.confidence)
+    ratio = ratio_of(logs, cut, policy.confidence, shared)
     at = target_name(fixed[0].target, *metric_and_unit(fixed)) if fixed else "the target"
     return ScheduleVerdict(
         name=name,
@@ -71,39 +66,11 @@ def judge_schedule(
     )
 
 
-def _log_ratio(run: TargetRun, other: TargetRun, quantity: Quantity) -> float | None:
-    """None where the two say nothing: the fixed run was cut no later than the schedule's."""
-    ours, theirs = _spent(run, quantity), _spent(other, quantity)
-    if not ours or not theirs or (not reached(run) and not reached(other)):
-        return None
-    return math.log(ours / theirs)
-
-
-def _spent(run: TargetRun, quantity: Quantity) -> float | None:
-    return quantity.of(run) if reached(run) else quantity.limit(run)
-
-
 def _shared(schedule: str | None, batch_size: int | None, clock: Mapping[int, float]) -> float:
     """The variance that the profiled seconds leave in the log ratio, at the most."""
     sizes = {segment.batch_size for segment in segments_of(schedule or "")} - {batch_size}
     others = [clock.get(size, 0.0) for size in sizes]
     return max(others) + clock.get(batch_size or 0, 0.0) if others else 0.0
-
-
-def _ratio(logs: Sequence[float], shared: float, cut: int, confidence: float) -> Estimate:
-    if not logs:
-        return Estimate(None, None, None)
-    middle = mean(logs)
-    if len(logs) < FEWEST_PAIRS:
-        return Estimate(math.exp(middle), None, None)
-    tail = (1 + confidence) / 2
-    error = stdev(logs) / math.sqrt(len(logs))
-    half = math.hypot(
-        float(special.stdtrit(len(logs) - 1, tail)) * error,
-        float(special.ndtri(tail)) * math.sqrt(shared),
-    )
-    high = None if cut else math.exp(middle + half)
-    return Estimate(math.exp(middle), math.exp(middle - half), high)
 
 
 def _better(ratio: Estimate) -> bool | None:

@@ -18,9 +18,10 @@ from tune_jobs.judging.judging import Scheduled, is_at, judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.search_cost import search_cost
 from tune_jobs.planning import search_plan
+from tune_jobs.planning.known import Known, known_now
 from tune_jobs.planning.looks import last_look, open_looks
 from tune_jobs.planning.schedule_runs import given_by, schedule_known
-from tune_jobs.planning.ways import known_of, way_of
+from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.sweep_runs import runs_of_sweep, scheduled_runs, searched_runs
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import (
@@ -129,8 +130,9 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
         target=at,
         scheduled=scheduled_of(config, trials, looks, profiles, noise),
     )
+    known = known_now(config, trials, measurements, profiles, noise, store.read_range_test())
     return Answer(
-        verdicts=tuple(with_search_cost(v, config, store) for v in verdicts),
+        verdicts=tuple(with_search_cost(v, config, known) for v in verdicts),
         runs=tuple(runs),
         profiles=tuple(profiles),
         noise=tuple(noise),
@@ -139,9 +141,8 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
     )
 
 
-def with_search_cost(verdict: Verdict, config: SweepConfig, store: SweepStore) -> Verdict:
+def with_search_cost(verdict: Verdict, config: SweepConfig, known: Known) -> Verdict:
     """The verdict, and what its search cost."""
-    known = known_of(config, store)
     told = way_of(config).after(config, known, verdict.use.batch_size if verdict.use else None)
     rows = verdict.per_batch_size
     cost = search_cost(config.search, config.compared_by, known.trials, rows, told)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util import placement_group, remove_placement_group
@@ -34,6 +34,7 @@ from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 from tune_jobs.workload_source import source_of
 
 NOISE_SECONDS = 20.0
+Row = TypeVar("Row", NoiseScale, RangePoint)
 RANGE_SECONDS = 600.0  # that a range test may take at the most
 
 
@@ -177,10 +178,12 @@ def profile_devices(
         caller = RayCaller(kind, data_path, data)
         try:
             found = _profile(config, kind, caller, say)
-            if config.noise_scale and not noise:
-                noise = _noise(config, kind, caller, found, say)
-            if needs_range_test(config) and not rising:
-                rising = _range_test(config, kind, caller, found, say)
+            if ways := chosen(found):
+                at = Middle(kind, caller, ways[len(ways) // 2])
+                if config.noise_scale and not noise:
+                    noise = _noise(config, at, say)
+                if needs_range_test(config) and not rising:
+                    rising = _range_test(config, at, say)
         finally:
             caller.close()
         rows += found
@@ -215,62 +218,49 @@ def _profile(
     return [replace(row, accelerator=named) for row in rows]
 
 
-def _noise(
-    config: SweepConfig,
-    kind: DeviceType,
-    caller: RayCaller,
-    rows: list[BatchSizeProfile],
-    say: Callable[[str], None],
-) -> list[NoiseScale]:
-    """The noise scale along one run at the middle feasible batch size; told when it cannot be had.
-
-    It is a property of model and data, so one device type is enough.
-    """
-    ways = chosen(rows)
-    if not ways:
-        return []
-    way = ways[len(ways) // 2]
-    request = NoiseRequest(
-        _subject_as(way, config, kind, caller), way.batch_size, way.micro_batch_size,
-        config.budget_examples, NOISE_SECONDS,
-    )  # fmt: skip
-    outcome = caller.call(measure_noise, request, timeout_seconds=10 * NOISE_SECONDS)[0]
-    if outcome.ended != "returned":
-        say(f"noise scale: not measured: {outcome.reason}")
-        return []
-    found: list[NoiseScale] = outcome.value
-    return found
+def _noise(config: SweepConfig, at: Middle, say: Callable[[str], None]) -> list[NoiseScale]:
+    """The noise scale along one run; a property of model and data, so one device type is enough."""
+    request = NoiseRequest(*at.of(config), config.budget_examples, NOISE_SECONDS)
+    return at.call(measure_noise, request, 10 * NOISE_SECONDS, "noise scale: not measured", say)
 
 
-def _range_test(
-    config: SweepConfig,
-    kind: DeviceType,
-    caller: RayCaller,
-    rows: list[BatchSizeProfile],
-    say: Callable[[str], None],
-) -> list[RangePoint]:
-    """The range test at the middle feasible batch size; told when it cannot be made."""
-    ways = chosen(rows)
-    if not ways:
-        return []
-    way = ways[len(ways) // 2]
-    centre = scaled_learning_rate(config.optimizer, base_learning_rate(config), way.batch_size)
-    subject = _subject_as(way, config, kind, caller)
-    request = RangeRequest(subject, way.batch_size, way.micro_batch_size, centre)
-    outcome = caller.call(measure_range, request, timeout_seconds=RANGE_SECONDS)[0]
-    if outcome.ended != "returned":
-        say(f"range test: not made: {outcome.reason}")
-        return []
-    found: list[RangePoint] = outcome.value
-    return found
+def _range_test(config: SweepConfig, at: Middle, say: Callable[[str], None]) -> list[RangePoint]:
+    """The range test about the centre of the rates."""
+    base, size = base_learning_rate(config), at.way.batch_size
+    centre = scaled_learning_rate(config.optimizer, base, size)
+    request = RangeRequest(*at.of(config), centre)
+    return at.call(measure_range, request, RANGE_SECONDS, "range test: not made", say)
 
 
-def _subject_as(
-    way: BatchSizeProfile, config: SweepConfig, kind: DeviceType, caller: RayCaller
-) -> Subject:
-    """What is measured, on as many threads as a trial has."""
-    subject = _subject(config, caller.data_path, kind.gpus)
-    return replace(subject, threads=max(1, int(way.cpus)))
+@dataclass(frozen=True)
+class Middle:
+    """Where what takes one run is measured: at the middle feasible batch size of a device type."""
+
+    kind: DeviceType
+    caller: RayCaller
+    way: BatchSizeProfile
+
+    def of(self, config: SweepConfig) -> tuple[Subject, int, int]:
+        """Subject, on as many threads as a trial has, batch size and micro-batch size."""
+        subject = _subject(config, self.caller.data_path, self.kind.gpus)
+        subject = replace(subject, threads=max(1, int(self.way.cpus)))
+        return subject, self.way.batch_size, self.way.micro_batch_size
+
+    def call(
+        self,
+        measure: Callable[[Any], list[Row]],
+        request: object,
+        timeout_seconds: float,
+        failed: str,
+        say: Callable[[str], None],
+    ) -> list[Row]:
+        """The rows measured; none, and `failed` with the reason told, where that cannot be."""
+        outcome = self.caller.call(measure, request, timeout_seconds)[0]
+        if outcome.ended != "returned":
+            say(f"{failed}: {outcome.reason}")
+            return []
+        rows: list[Row] = outcome.value
+        return rows
 
 
 def _subject(config: SweepConfig, data_path: str | None, gpus: float) -> Subject:
