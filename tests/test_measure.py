@@ -29,7 +29,13 @@ from tune_jobs.errors import UserError
 from tune_jobs.measure import cost_model
 from tune_jobs.measure.clock import ProfiledClock, feasible
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
-from tune_jobs.measure.probe import ProbeReading, ProbeRequest, Subject, measure_update
+from tune_jobs.measure.probe import (
+    ProbeReading,
+    ProbeRequest,
+    Subject,
+    measure_round,
+    measure_update,
+)
 from tune_jobs.measure.profiling import DeviceProfiler, ProfilePlan, balanced, to_profiles
 from tune_jobs.training.out_of_memory import is_out_of_memory, requested_mib
 from tune_jobs.tuning.requests import gpu_fraction, host_memory_mib, trial_requests
@@ -233,13 +239,19 @@ class Scripted:
         self.probed: list[tuple[int, int]] = []
 
     def call(self, function: Any, argument: Any, timeout_seconds: float, copies: int = 1) -> Any:
+        if function is measure_round:
+            steps = [(self.step(a.batch_size, a.micro_batch_size),) * 3 for a in argument]
+            return [Outcome(steps, "returned")]
         size, micro = argument.batch_size, argument.micro_batch_size
         self.probed.append((size, micro))
         peak = 100 + 2.0 * micro
         if peak > self.limit_mib:
             return [Outcome(None, "raised", "out of memory", None, True)]
-        step = math.ceil(size / micro) * 0.004 + 0.001 * size + 0.001
-        return [Outcome(reading(step, peak, self.limit_mib), "returned")]
+        return [Outcome(reading(self.step(size, micro), peak, self.limit_mib), "returned")]
+
+    @staticmethod
+    def step(size: int, micro: int) -> float:
+        return math.ceil(size / micro) * 0.004 + 0.001 * size + 0.001
 
 
 def reading(step: float, peak: float, limit: float) -> ProbeReading:

@@ -28,7 +28,7 @@ def searched(
 
 
 def deviation(runs: Sequence[TargetRun], chosen: float = BEST, size: int = 32) -> float:
-    mean, variance = shortfalls(runs, {size: chosen})[size]
+    mean, variance, _ = shortfalls(runs, {size: chosen})[size]
     return math.hypot(mean, math.sqrt(variance))
 
 
@@ -84,9 +84,19 @@ def test_what_cannot_be_told_is_left_out() -> None:
     assert shortfalls(searched((1e-3,)), {32: BEST}) == {}
     assert shortfalls(searched((1e-3, 1e-3)), {32: BEST}) == {}
     assert shortfalls(searched((1e-3, 2e-3)), {32: None}) == {}
-    assert shortfalls(searched((1e-3, 2e-3)), {64: BEST}) == {}
     none_reached = searched((1e-3, 2e-3), short=(1e-3, 2e-3))
     assert tried_rates(none_reached) == {} and shortfalls(none_reached, {32: BEST}) == {}
+
+
+def test_a_batch_size_without_a_trial_that_reached_is_told_of_by_the_others_and_widely() -> None:
+    rates = tuple(np.geomspace(1e-4, 1e-2, 9))
+    beside = [run for size in (16, 32) for run in searched(rates, size=size)]
+    far = searched((1e-4,), short=(1e-4,), size=64)
+    found = shortfalls([*beside, *far], {16: BEST, 32: BEST, 64: BEST})
+    assert found[64].borrowed and not found[16].borrowed
+    assert found[64].variance > 2 * found[16].variance
+    off = shortfalls([*beside, *far], {64: BEST / 10})[64]
+    assert off.mean > 2 * found[64].mean  # at a rate where the others are far from their best
 
 
 def test_trials_count_by_examples_before_seconds_and_those_of_unknown_end_not_at_all() -> None:

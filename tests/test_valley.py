@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from tune_jobs.judging.valley import STEEPER, Tried, rise, valleys
+from tune_jobs.judging.valley import NOTHING, STEEPER, Tried, rise, valleys
 
 BEST, WIDTH, NOISE = math.log(1e-3), 0.5, 0.1
-NOTHING = Tried(np.empty(0), np.empty(0), np.empty(0, dtype=bool), np.empty(0))
 
 
 def tried(*factors: float, short: tuple[int, ...] = (), best: float = BEST) -> Tried:

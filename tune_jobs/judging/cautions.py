@@ -46,7 +46,7 @@ def warnings_of(
         _coarse(contest),
         _clock(rows),
         _rates(contest, short),
-        _never_near(rows, short),
+        _borrowed(rows, short),
         _never(contest, runs),
         closed.sentence if closed is not None and closed.agrees is False else None,
         _several_rates(contest.runs),
@@ -158,14 +158,13 @@ def _edges(
     )
 
 
-def _never_near(rows: Sequence[BatchSizeVerdict], short: Mapping[int, Shortfall]) -> str | None:
-    """Batch sizes of which no rate of the search reached the target, where those of others did."""
-    left = [row.batch_size for row in rows if row.batch_size not in short]
-    if not short or not left:
+def _borrowed(rows: Sequence[BatchSizeVerdict], short: Mapping[int, Shortfall]) -> str | None:
+    left = [r.batch_size for r in rows if r.batch_size in short and short[r.batch_size].borrowed]
+    if not left:
         return None
     return (
-        f"No learning rate that the search tried at {named(left)} reached the target: how far from "
-        "their best ones they are is not known, and not in the bound."
+        f"No learning rate that the search tried at {named(left)} reached the target: where their "
+        "best ones lie is told by the other batch sizes alone, and counted as widely."
     )
 
 

@@ -2,7 +2,8 @@
 
 A search tries few rates, so the best of them is short of the optimum by a part that no further
 seed shows: the largest error of all. `valley.py` tells how far. Batch sizes are compared as they
-would be at their best rates: what each is short of that is drawn and taken off.
+would be at their best rates: what each is short of that is drawn and taken off. Where no rate that
+the search tried reached the target, the valleys of the other batch sizes alone tell of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tune_jobs.judging.valley import Tried, valleys
+from tune_jobs.judging.valley import NOTHING, Tried, valleys
 from tune_jobs.reading.table_of_runs import reached
 from tune_jobs.records import TargetRun
 
@@ -43,10 +44,12 @@ def tried_rates(runs: Sequence[TargetRun], noise: float = NOISE) -> dict[int, Tr
 
 
 class Shortfall(NamedTuple):
-    """Of the log of what a run takes over what it would take at the best learning rate."""
+    """Of the log of what a run takes over what it would take at the best learning rate; `borrowed`
+    where the trials of other batch sizes alone tell of it."""
 
     mean: float
     variance: float
+    borrowed: bool = False
 
 
 def shortfalls(
@@ -56,15 +59,17 @@ def shortfalls(
 
     Args:
         searched: the search's runs at one target.
-        chosen: the rate that each batch size's runs are judged with; those of unknown rate are left
-            out, and all where no batch size had two rates.
+        chosen: the rate that each batch size's runs are judged with, None where unknown.
+
+    Returns:
+        Those of known rate; none where no batch size had two rates.
     """
     tried = tried_rates(searched, noise)
     if not any(len(set(t.rate)) > 1 for t in tried.values()):
         return {}
-    found = valleys(tried)
+    known = {size: rate for size, rate in chosen.items() if rate}
+    found = valleys({size: NOTHING for size in known} | tried)
     return {
-        size: Shortfall(*found[size].shortfall(math.log(rate)))
-        for size in tried
-        if (rate := chosen.get(size))
+        size: Shortfall(*found[size].shortfall(math.log(rate)), size not in tried)
+        for size, rate in sorted(known.items())
     }

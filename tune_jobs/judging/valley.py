@@ -40,6 +40,9 @@ class Tried:
     noise: Floats
 
 
+NOTHING = Tried(np.empty(0), np.empty(0), np.empty(0, dtype=bool), np.empty(0))
+
+
 @dataclass(frozen=True)
 class Valley:
     """What is known of one batch size's valley.
@@ -109,11 +112,15 @@ def valleys(
     Args:
         tried: by batch size; one of which nothing was tried has empty arrays.
         within: logs of the least and the largest rate to look at, BEYOND of them included; by
-            default as far as the rates tried go.
+            default as far as its own rates go, or all, where it has none.
         slope: what x* is expected to move by with log B, SLOPE being the deviation of that; None
             where nothing is known.
     """
-    places = {size: _places(t, within) for size, t in tried.items()}
+    rates = np.concatenate([t.rate for t in tried.values()])
+    places = {
+        size: _places(t, within or (None if len(t.rate) else (rates.min(), rates.max())))
+        for size, t in tried.items()
+    }
     found = {size: _likelihood(tried[size], places[size]) for size in tried}
     own = {size: logs for size, (logs, _, _) in found.items()}
     logs = {size: own[size] + _line(size, places, own, slope) for size in own}

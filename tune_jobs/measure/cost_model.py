@@ -116,7 +116,8 @@ def predicted_largest_batch(
     if fit is None or not fit.good:
         return None
     room = limit_mib * (1 - margin) - fit.intercept
-    return max(0, min(train_examples, math.floor(room / fit.slope)))
+    # A whole number is one on every machine, to the last digit of its arithmetic or not.
+    return max(0, min(train_examples, math.floor(room / fit.slope * (1 + 1e-9))))
 
 
 @dataclass(frozen=True)

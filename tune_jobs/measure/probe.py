@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,10 +109,7 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
         )
     if subject.memory_limit_mib is not None:
         devices.limit_memory(device, limit, base)
-    run = training_run(subject, request.batch_size, request.micro_batch_size, device)
-    for _ in range(WARM_UPDATES):
-        _update(run)
-    seconds = _timed(lambda: _update(run), device, request)
+    run, seconds = _timed_updates(request, device)
     steps = _timed(lambda: run.optimizer.step(), device, _few(request))
     training_peak = devices.peak_memory_mib(device)
     pipeline = input_pipeline(run, request.seconds)
@@ -139,6 +136,18 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
         device=devices.describe(device),
         pipeline=pipeline,
     )
+
+
+def measure_round(requests: Sequence[ProbeRequest]) -> list[tuple[float, ...]]:
+    """Seconds of updates of each request once more, in turn and in one process, of which each takes
+    as long to begin as its updates do. Memory is not measured: what one leaves, the next holds."""
+    allocator.keep_pages()
+    found = []
+    for request in requests:
+        torch.set_num_threads(request.subject.threads)
+        _, seconds = _timed_updates(request, devices.pick(request.subject.gpus))
+        found.append(tuple(seconds))
+    return found
 
 
 @dataclass(frozen=True)
@@ -205,6 +214,14 @@ def median_spread(values: list[float]) -> float:
     median = statistics.median(values)
     deviation = 1.4826 * statistics.median(abs(v - median) for v in values)
     return 1.96 * 1.2533 * deviation / math.sqrt(len(values)) / median
+
+
+def _timed_updates(request: ProbeRequest, device: torch.device) -> tuple[TrainingRun, list[float]]:
+    """A run of the request, and the seconds of its updates once it is warm."""
+    run = training_run(request.subject, request.batch_size, request.micro_batch_size, device)
+    for _ in range(WARM_UPDATES):
+        _update(run)
+    return run, _timed(lambda: _update(run), device, request)
 
 
 def _update(run: TrainingRun) -> None:

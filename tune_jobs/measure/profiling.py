@@ -1,8 +1,9 @@
 """Stage 1: what one update costs at every batch size, alone on a device, in fresh processes.
 
 Batch sizes are interleaved over rounds, so that a noisy minute does not fall on one of them. The
-first round finds what fits; from it micro-batches are chosen where accumulation is needed or
-faster; further rounds go on until every median is known to 3 % or the time cap is reached.
+first round, each probe in a process of its own, finds what fits; from it micro-batches are chosen
+where accumulation is needed or faster. Further rounds, one process each, time updates alone, until
+every median is known to 3 %, six rounds are made, or the time cap is reached.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from tune_jobs.measure.probe import (
     ProbeReading,
     ProbeRequest,
     Subject,
+    measure_round,
     measure_update,
 )
 from tune_jobs.records import BatchSizeProfile
 
-SECONDS_OF_A_PROBE = 1.0
+SECONDS_OF_A_PROBE, SECONDS_IN_A_ROUND = 1.0, 0.5
 FEWEST_UPDATES = 2
-FEWEST_ROUNDS, MOST_ROUNDS = 3, 12
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 6
 WORTH_ACCUMULATING = 0.05
 CLEARLY_SLOWER = 1.1
 SECONDS_TO_BEGIN = 1.5
@@ -72,6 +74,11 @@ class Variants:
         else:
             self.readings.pop(variant, None)
             self.refusals[variant] = outcome
+
+    def add_round(self, variant: Variant, seconds: tuple[float, ...]) -> None:
+        """Updates timed again; all else is as it was read first."""
+        readings = self.readings[variant]
+        readings.append(replace(readings[0], update_seconds=seconds))
 
     def step_seconds(self, variant: Variant) -> float:
         return statistics.median(_round_medians(self.readings[variant]))
@@ -177,9 +184,13 @@ class DeviceProfiler:
             open_variants = sorted(v for v in self.seen.readings if self._is_open(v))
             if not open_variants:
                 return
-            if sum(map(self._expected_seconds, open_variants)) > self.left_seconds():
+            together = [v for v in open_variants if self._shares_a_process(v)]
+            alone = [v for v in open_variants if v not in together]
+            expected = sum(map(self._expected_seconds, alone)) + self._expected_together(together)
+            if expected > self.left_seconds():
                 break
-            for variant in open_variants:
+            self._round(together)
+            for variant in alone:
                 self._probe(variant)
             rounds += 1
         if rounds < FEWEST_ROUNDS:
@@ -188,6 +199,29 @@ class DeviceProfiler:
                 f"{self.plan.cap_seconds:g} s, so intervals are wide or missing; "
                 "raise profile_seconds for narrower ones"
             )
+
+    def _shares_a_process(self, variant: Variant) -> bool:
+        """Loaders have workers to start, and a function of the user's own a process to itself."""
+        reading = self.seen.readings[variant][0]
+        return reading.pipeline is None and reading.optimizer_seconds is not None
+
+    def _expected_together(self, variants: Sequence[Variant]) -> float:
+        steps = [self.seen.step_seconds(v) for v in variants]
+        each = [WARM_UPDATES * s + max(SECONDS_IN_A_ROUND, FEWEST_UPDATES * s) for s in steps]
+        return SECONDS_TO_BEGIN + sum(each) if each else 0.0
+
+    def _round(self, variants: Sequence[Variant]) -> None:
+        """Updates of all timed once more; each by a probe of its own where one process fails."""
+        requests = [
+            ProbeRequest(self.subject, *v, SECONDS_IN_A_ROUND, FEWEST_UPDATES) for v in variants
+        ]
+        limit = len(variants) * probe_seconds(self.plan.cap_seconds)
+        outcome = self.caller.call(measure_round, requests, limit)[0] if variants else None
+        for place, variant in enumerate(variants):
+            if outcome is not None and outcome.ended == "returned":
+                self.seen.add_round(variant, outcome.value[place])
+            else:
+                self._probe(variant)
 
     def _expected_seconds(self, variant: Variant) -> float:
         step = self.seen.step_seconds(variant)
