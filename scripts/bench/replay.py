@@ -5,12 +5,13 @@
 
 The table has a row for each evaluation: workload, batch_size, learning_rate, seed, examples_seen,
 val_accuracy; optional diverged. An update of B examples takes a + b B. `ours` asks the project's
-own planner and judge; `stock` is ASHA and TPE over one common race, then three seeds of its best
-three; `random` draws cells; `grid` runs every cell once; `one-epoch` runs every cell to a tenth and
-the best few to their end. The middle of the range of learning rates that a strategy begins with is
-drawn anew for each repeat. Runs that go on past the target for accuracy and curves decide nothing
-and are ended there. A choice succeeds that is, in truth (the geometric mean over all seeds of the
-table), within 5 % of the best cell, or within two standard errors where these are more.
+own planner and judge, and `by-tpe` and the like those of another `--search`; `stock` is ASHA and
+TPE over one common race, then three seeds of its best three; `random` draws cells; `grid` runs
+every cell once; `one-epoch` runs every cell to a tenth and the best few to their end. The middle of
+the range of learning rates that a strategy begins with is drawn anew for each repeat. Runs that go
+on past the target for accuracy and curves decide nothing and are ended there. A choice succeeds
+that is, in truth (the geometric mean over all seeds of the table), within 5 % of the best cell, or
+within two standard errors where these are more.
 """
 
 from __future__ import annotations
@@ -35,10 +36,22 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.planning.confirm_plan import next_block, next_runs
-from tune_jobs.planning.known import Known
+from tune_jobs.planning.known import Known, Proposal
 from tune_jobs.planning.learning_rates import bases_to_confirm, propose
-from tune_jobs.planning.looks import is_due, last_look, look_of, open_looks, with_look
-from tune_jobs.planning.search_plan import learning_rate_range
+from tune_jobs.planning.looks import (
+    confirm_runs,
+    is_due,
+    last_look,
+    look_of,
+    open_looks,
+    rates_are_due,
+    trials_wanted,
+    was_searched_since,
+    with_look,
+)
+from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
+from tune_jobs.planning.ways import way_of
+from tune_jobs.reading.choosing import score
 from tune_jobs.reading.sweep_runs import crossing, runs_of_sweep, searched_runs
 from tune_jobs.records import Look, Measurement, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
@@ -109,6 +122,7 @@ class World:
     asked: list[tuple[Cell, float]] = field(default_factory=list)
     trials: list[TrialResult] = field(default_factory=list)
     curves: dict[str, list[Measurement]] = field(default_factory=dict)
+    rungs: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.seeds = [int(s) for s in self.chance.permutation(self.table.seeds)]
@@ -118,7 +132,7 @@ class World:
         self.config = SweepConfig(
             batch_sizes=self.table.sizes, trials=TRIALS, seeds=SEEDS, target=self.target,
             budget_examples=self.table.budget, base_learning_rate=math.exp(centre),
-            model=self.table.workload, data="table", search="tpe",
+            model=self.table.workload, data="table", search="structured",
         )  # fmt: skip
 
     def seconds(self, size: int, examples: float) -> float:
@@ -128,9 +142,17 @@ class World:
         return int(np.argmin(np.abs(self.bases - math.log(base))))
 
     def run(
-        self, cell: Cell, seed: int, most: float, *, whole: bool = False, stage: str = "search"
+        self,
+        cell: Cell,
+        seed: int,
+        most: float,
+        *,
+        whole: bool = False,
+        stage: str = "search",
+        base: float | None = None,
     ) -> TrialResult:
-        """A run of the table, ended at its target unless it is `whole`, or at `most` examples."""
+        """A run of the table, ended at its target unless it is `whole`, or at `most` examples; it
+        is told to be of the `base` rate that was asked for, where that is given."""
         size, index = cell
         curve = self.table.curves.get((size, index, self.seeds[seed % len(self.seeds)]), ())
         needs = crossing(curve, self.target)
@@ -142,9 +164,32 @@ class World:
         self.spent += end
         self.asked.append((cell, self.spent))
         row = self._row(cell, seed, stage, ended, end, reached)
+        if base is not None:
+            rate = scaled_learning_rate("adam", base, size)
+            row = replace(row, base_learning_rate=base, learning_rate=rate)
         self.trials.append(row)
         self.curves[row.trial_id] = [self._point(row, e, a) for e, a in curve if e <= end]
         return row
+
+    def raced(self, cell: Cell, most: float) -> float:
+        """Where ASHA ends a trial in the race of its batch size, `most` if it does not."""
+        curve = self.table.curves.get((*cell, self.seeds[0]), ())
+        needs = crossing(curve, self.target)
+        for place, rung in enumerate(rungs_of(self.config)):
+            at, accuracy = next(((e, a) for e, a in curve if e >= rung), (0.0, 0.0))
+            if not at or at >= most or (needs is not None and needs <= at):
+                break
+            others = self.rungs.setdefault((cell[0], place), [])
+            worth = score(accuracy, None, self.table.budget, "max")
+            behind = others and worth < np.quantile(others, 1 - 1 / self.config.reduction_factor)
+            others.append(worth)
+            if behind:
+                return at
+        return most
+
+    def known(self) -> Known:
+        cost = {size: self.seconds(size, 1.0) for size in self.table.sizes}
+        return Known([t for t in self.trials if t.stage == "search"], self.curves, (), cost)
 
     def _row(
         self, cell: Cell, seed: int, stage: str, outcome: str, end: float, reached: float | None
@@ -192,34 +237,56 @@ class Chosen:
     bound: float | None = None
 
 
-def ours(world: World) -> Chosen:
-    """The project's planner, one run after the other, and its judge."""
-    config, sizes = world.config, world.table.sizes
-    cost = {s: world.seconds(s, 1.0) for s in sizes}
+def by(way: str) -> Callable[[World], Chosen]:
+    """A way of `--search`, one run after the other, and the project's judge."""
 
-    def known() -> Known:
-        searched = [t for t in world.trials if t.stage == "search"]
-        return Known(searched, world.curves, (), cost)
+    def strategy(world: World) -> Chosen:
+        config = world.config = replace(world.config, search=way)
+        sizes = world.table.sizes
+        search(world, lambda: way_of(config).propose(config, sizes, world.known()))
+        looks: list[Look] = []
+        while True:
+            bases = {}
+            if config.structured:
+                bases = {
+                    size: math.exp(world.bases[world.snapped(base)])
+                    for size, base in bases_to_confirm(config, sizes, world.known()).items()
+                }
+            runs = next_runs(config, world.trials, looks, bases)
+            for run in [r for r in runs if not r.alone or r.whole]:
+                cell = (run.batch_size, world.snapped(run.base_learning_rate))
+                base = None if config.structured else run.base_learning_rate
+                most = run.most_examples
+                world.run(cell, run.seed, most, stage="confirm", base=base)
+            if not is_due(looks, world.trials) and not was_searched_since(looks, world.trials):
+                break
+            looks = with_look(looks, look_now(world, looks))
+            if rates_are_due(looks, world.trials, config):
+                search_further(world, looks[-1])
+        used = [t for t in world.trials if t.batch_size == (looks[-1].used if looks else None)]
+        if not used:
+            return Chosen((sizes[0], 0))
+        cell = (used[-1].batch_size, world.snapped(used[-1].base_learning_rate))
+        return Chosen(cell, world.bound)
 
-    while (asked := propose(config, sizes, known())) is not None:
-        index = world.snapped(asked.base_learning_rate)
-        world.run((asked.batch_size, index), 0, asked.most_examples)
-    bases = {
-        size: math.exp(world.bases[world.snapped(base)])
-        for size, base in bases_to_confirm(config, sizes, known()).items()
-    }
-    looks: list[Look] = []
-    while True:
-        runs = [r for r in next_runs(config, world.trials, looks, bases) if not r.alone or r.whole]
-        for run in runs:
-            cell = (run.batch_size, world.snapped(run.base_learning_rate))
-            world.run(cell, run.seed, run.most_examples, stage="confirm")
-        if not is_due(looks, world.trials):
-            break
-        looks = with_look(looks, look_now(world, looks))
-    use = looks[-1].used if looks else None
-    size = use if use is not None else sizes[0]
-    return Chosen((size, world.snapped(bases[size])), world.bound)
+    return strategy
+
+
+def search(world: World, propose: Callable[[], Proposal | None]) -> None:
+    """The trials that are proposed. The model of all sizes is told the rate that was run; ways that
+    know their trials again by the rate asked for are told that."""
+    while (asked := propose()) is not None:
+        base = asked.base_learning_rate
+        cell = (asked.batch_size, world.snapped(base))
+        races = asked.races and not world.config.structured
+        most = world.raced(cell, asked.most_examples) if races else asked.most_examples
+        world.run(cell, 0, most, base=None if world.config.structured else base)
+
+
+def search_further(world: World, look: Look) -> None:
+    config = replace(world.config, trials=trials_wanted(look, world.config))
+    sizes = world.table.sizes
+    search(world, lambda: propose(config, sizes, world.known(), look.rates))
 
 
 def look_now(world: World, looks: Sequence[Look]) -> Look:
@@ -231,7 +298,10 @@ def look_now(world: World, looks: Sequence[Look]) -> Look:
         runs, policy, searched=searched_runs(config, world.trials), target=config.target
     )
     world.bound = verdict.use.regret_bound if verdict.use else None
-    return look_of(verdict, config, world.trials, next_block(config, last_look(looks)))
+    before = last_look(looks)
+    again = before is not None and before.runs == confirm_runs(world.trials)
+    seeds = before.seeds if before and again else next_block(config, before)
+    return look_of(verdict, config, world.trials, seeds)
 
 
 def joint(world: World, seed: int, history: Sequence[tuple[Cell, float]]) -> Cell:
@@ -325,8 +395,12 @@ def one_epoch(world: World) -> Chosen:
 
 
 STRATEGIES: dict[str, Callable[[World], Chosen]] = {
-    "ours": ours, "stock": stock, "random": random, "grid": grid, "one-epoch": one_epoch,
+    "ours": by("structured"), "stock": stock, "random": random, "grid": grid,
+    "one-epoch": one_epoch,
 }  # fmt: skip
+REPLAYED = ("tpe", "random", "grid", "rules", "evolution")  # ways that need nothing measured
+STRATEGIES |= {f"by-{way}": by(way) for way in REPLAYED}
+SUBJECTS = ("ours", "stock", "random", "grid", "one-epoch")
 
 
 @dataclass(frozen=True)
@@ -360,12 +434,16 @@ def replayed(
     """One strategy on one table at one target."""
     truth = Truth.of(table, target, a, b)
     spent, first, regrets, held, good = [], [], [], [], []
+    runs, sizes, seconds = [], [], []
     for repeat in range(repeats):
         world = World(table, target, a, b, np.random.default_rng([repeat, len(table.sizes)]))
         chosen = STRATEGIES[name](world)
         cell = chosen.cell
         regret = truth.regret(cell)
         spent.append(world.spent)
+        runs.append(len(world.trials))
+        sizes.append(cell[0])
+        seconds.append(sum(t.train_seconds for t in world.trials))
         first.append(next((at for asked, at in world.asked if truth.good(asked)), world.spent))
         regrets.append(min(regret, 10.0))
         good.append(truth.good(cell))
@@ -377,6 +455,9 @@ def replayed(
         "a_over_b": round(a / b, 3),
         "strategy": name,
         "repeats": repeats,
+        "runs": round(float(np.mean(runs)), 1),
+        "seconds": round(float(np.mean(seconds))),
+        "batch_sizes": {str(s): sizes.count(s) for s in sorted(set(sizes))},
         "examples_total": round(float(np.mean(spent))),
         "examples_to_5_percent": round(float(np.mean(first))),
         "mean_regret": round(float(np.expm1(np.mean(regrets))), 4),
@@ -406,7 +487,7 @@ def targets_of(table: Table) -> list[float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--strategies", default=",".join(STRATEGIES))
+    parser.add_argument("--strategies", default=",".join(SUBJECTS))
     parser.add_argument("--target", type=float)
     parser.add_argument("--a", type=float, default=8.0)
     parser.add_argument("--b", type=float, default=1.0)

@@ -1,11 +1,13 @@
 """Every way to choose a batch size on the same workloads: what it cost, and how far off it was.
 
-    python scripts/bench/ways.py OUT.json [--repeats 3] [--workloads digits,mnist] [--ways a,b]
+    python scripts/bench/ways.py OUT.json [--tables A.parquet,B.parquet] [--repeats 50]
+        [--workloads digits,mnist] [--sweeps 3] [--ways a,b]
 
-Each is a whole sweep in a process of its own, the ways interleaved over the repeats. The truth is
-the best that any way found: the least median time to target of a confirmed batch size. `regret` is
-by what part an answer takes longer; `blind` the same of the best search trial alone, had
-that been followed unconfirmed.
+Ways that need recorded runs alone are replayed on tables of `tabulate.py`, through the project's
+planning and judging, a at 8 b and the middle one of the table's targets; regret is over the best
+cell in truth. The others, and `structured` beside them, are whole sweeps in processes of their own,
+the ways interleaved over the repeats; there the truth is the best that any of them found: the least
+median time to target of a confirmed batch size.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
+from scripts.bench.replay import REPLAYED, Table, replayed, targets_of
 from tune_jobs import environment
 from tune_jobs.planning.ways import WAYS
 from tune_jobs.store import SweepStore
@@ -32,6 +35,7 @@ WORKLOADS = {
     "mnist": (),
 }
 TRIALS = {"digits": 12, "mnist": 18}
+SWEPT = [way for way in WAYS if way not in REPLAYED]
 
 
 def sweep(way: str, workload: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -75,6 +79,7 @@ def told(store: SweepStore) -> dict[str, Any]:
         "blind_batch_size": cost.get("blind_batch_size"),
         "blind_regret": cost.get("blind_regret"),
         "said": cost.get("sentence"),
+        "schedule": (verdict["schedule"] or {}).get("sentence"),
         "times": times,
     }
 
@@ -105,55 +110,85 @@ def with_regret(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The README's table, a row for each workload and way; medians over the repeats."""
-    lines = [
-        "| workload | way | trials | examples | device seconds | batch size | regret | status |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+HEAD = """\
+| workload | way | sweeps | runs | examples | seconds of training | batch sizes | regret |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def swept_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The README's table of whole sweeps, a row for each workload and way."""
+    lines = []
     for workload in dict.fromkeys(row["workload"] for row in rows):
         for way in dict.fromkeys(row["way"] for row in rows):
             mine = [r for r in rows if (r["workload"], r["way"]) == (workload, way)]
             ended = [r for r in mine if "batch_size" in r]
             if not ended:
-                lines.append(f"| {workload} | `{way}` | failed {len(mine)} times | | | | | |")
+                lines.append(f"| {workload} | `{way}` | {len(mine)}, failed | | | | | |")
                 continue
+            runs = [r["search_trials"] + r["confirm_runs"] for r in ended]
+            examples, seconds = ([r[k] for r in ended] for k in ("examples", "device_seconds"))
+            sizes = [r["batch_size"] for r in ended]
             regrets = [r["regret"] for r in ended if r["regret"] is not None]
-            middle = {
-                k: statistics.median(r[k] for r in ended)
-                for k in ("search_trials", "confirm_runs", "examples", "device_seconds")
-            }
-            sizes = ", ".join(f"{r['batch_size']} at {r['learning_rate']:.2g}" for r in ended
-                              if r["batch_size"])  # fmt: skip
-            regret = ", ".join(f"{x:.0%}" for x in regrets) or "-"
-            lines.append(
-                f"| {workload} | `{way}` | {middle['search_trials']:.0f} + "
-                f"{middle['confirm_runs']:.0f} | {middle['examples']:,.0f} | "
-                f"{middle['device_seconds']:.0f} | {sizes} | {regret} | "
-                f"{', '.join(r['verdict'] for r in ended)} |"
-            )
+            lines.append(_line(workload, way, len(ended), runs, examples, seconds,
+                               {str(s): sizes.count(s) for s in sizes}, regrets))  # fmt: skip
     return lines
+
+
+def replayed_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The same of what was replayed; seconds are those of the table's step line."""
+    return [
+        _line(r["workload"], r["strategy"].replace("by-", "").replace("ours", "structured"),
+              r["repeats"], [r["runs"]], [r["examples_total"]], [r["seconds"] / 1000],
+              r["batch_sizes"], [r["mean_regret"]])
+        for r in rows
+    ]  # fmt: skip
+
+
+def _line(
+    workload: str,
+    way: str,
+    sweeps: int,
+    runs: list[float],
+    examples: list[float],
+    seconds: list[float],
+    sizes: dict[str, int],
+    regrets: list[float],
+) -> str:
+    middle = [f"{statistics.median(of):,.0f}" for of in (runs, examples, seconds)]
+    named = ", ".join(f"{size} ({times})" for size, times in sizes.items())
+    regret = f"{statistics.mean(regrets):.0%}" if regrets else "-"
+    return f"| {workload} | `{way}` | {sweeps} | {' | '.join(middle)} | {named} | {regret} |"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--tables", default="", help="of scripts/bench/tabulate.py")
+    parser.add_argument("--repeats", type=int, default=50, help="of a way on a table")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="of whole sweeps")
+    parser.add_argument("--sweeps", type=int, default=3, help="of a way on a workload")
+    parser.add_argument("--ways", default=",".join(SWEPT), help="of whole sweeps")
     asked = parser.parse_args()
+    found: dict[str, Any] = {"environment": environment.describe(ROOT), "replayed": []}
+    for path in filter(None, asked.tables.split(",")):
+        on = Table.read(Path(path))
+        for name in ["ours", *(f"by-{way}" for way in REPLAYED)]:
+            row = replayed(on, name, targets_of(on)[1], 8.0, 1.0, asked.repeats)
+            found["replayed"].append(row)
+            print(json.dumps(row), flush=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(asked.repeats):
+        for seed in range(asked.sweeps):
             for workload in asked.workloads.split(","):
                 for way in asked.ways.split(","):
                     row = sweep(way, workload, seed, Path(folder))
                     rows.append(row)
                     print(f"{way} {workload} {seed}: {row['wall_seconds']:.0f} s, "
-                          f"{row.get('answer', 'failed')}", flush=True)  # fmt: skip
-                    facts = {"environment": environment.describe(ROOT), "sweeps": with_regret(rows)}
-                    asked.out.write_text(json.dumps(facts, indent=1) + "\n")
-    print("\n".join(table(with_regret(rows))))
+                          f"{row.get('answer', 'failed')} {row.get('schedule') or ''}",
+                          flush=True)  # fmt: skip
+                    asked.out.write_text(json.dumps(found | {"sweeps": with_regret(rows)}) + "\n")
+    asked.out.write_text(json.dumps(found | {"sweeps": with_regret(rows)}, indent=1) + "\n")
+    print("\n".join([HEAD, *replayed_lines(found["replayed"]), *swept_lines(with_regret(rows))]))
     return 0
 
 
