@@ -60,18 +60,21 @@ NEAR = 0.05
 CENTRE_OFF = math.log(3)  # the range's middle is off by up to so much, either way
 TRIALS, SEEDS = 18, 3
 Cell = tuple[int, int]  # batch size, index of the learning rate
+Run = tuple[int, int, int]  # and the seed
 
 
 @dataclass(frozen=True)
 class Table:
-    """Recorded runs: `curves` by (batch size, rate's index, seed), as (examples, accuracy)."""
+    """Recorded runs: `curves` by (batch size, rate's index, seed), as (examples, accuracy), of
+    which some `diverged` after their last."""
 
     workload: str
     sizes: tuple[int, ...]
     rates: dict[int, tuple[float, ...]]
     seeds: tuple[int, ...]
-    curves: dict[tuple[int, int, int], tuple[tuple[float, float], ...]]
+    curves: dict[Run, tuple[tuple[float, float], ...]]
     budget: int
+    diverged: frozenset[Run] = frozenset()
 
     @classmethod
     def read(cls, path: Path) -> Table:
@@ -82,11 +85,14 @@ class Table:
             s: tuple(sorted({float(r["learning_rate"]) for r in rows if r["batch_size"] == s}))
             for s in sizes
         }
-        curves: dict[tuple[int, int, int], list[tuple[float, float]]] = {}
+        curves: dict[Run, list[tuple[float, float]]] = {}
+        diverged = set()
         for r in sorted(rows, key=lambda r: r["examples_seen"]):
             size = int(r["batch_size"])
             key = (size, rates[size].index(float(r["learning_rate"])), int(r["seed"]))
             of = curves.setdefault(key, [])
+            if r.get("diverged"):
+                diverged.add(key)
             if r["val_accuracy"] is not None and math.isfinite(r["val_accuracy"]):
                 of.append((float(r["examples_seen"]), float(r["val_accuracy"])))
         return cls(
@@ -96,7 +102,16 @@ class Table:
             tuple(sorted({int(r["seed"]) for r in rows})),
             {key: tuple(of) for key, of in curves.items()},
             max(int(r["examples_seen"]) for r in rows),
+            frozenset(diverged),
         )
+
+    @property
+    def optimizer(self) -> str:
+        """One whose rule moves rates with the batch size as the table's grid of them does."""
+        x = np.log(self.sizes)
+        y = [float(np.log(self.rates[size]).mean()) for size in self.sizes]
+        slope = float(np.polyfit(x, y, 1)[0]) if len(self.sizes) > 1 else 0.0
+        return "sgd" if slope > 0.75 else "adam"
 
     def needs(self, cell: Cell, seed: int, target: float) -> float:
         """Examples to the target, infinite where it was not reached."""
@@ -127,19 +142,27 @@ class World:
     def __post_init__(self) -> None:
         self.seeds = [int(s) for s in self.chance.permutation(self.table.seeds)]
         middle = self.table.sizes[len(self.table.sizes) // 2]
-        self.bases = np.log(np.array(self.table.rates[middle]))
-        centre = float(self.bases.mean() + self.chance.uniform(-CENTRE_OFF, CENTRE_OFF))
+        self.optimizer = self.table.optimizer
+        self.bases = {  # logs of base learning rates, by batch size
+            size: np.log(rates) - math.log(scaled_learning_rate(self.optimizer, 1.0, size))
+            for size, rates in self.table.rates.items()
+        }
+        centre = float(self.bases[middle].mean() + self.chance.uniform(-CENTRE_OFF, CENTRE_OFF))
         self.config = SweepConfig(
             batch_sizes=self.table.sizes, trials=TRIALS, seeds=SEEDS, target=self.target,
             budget_examples=self.table.budget, base_learning_rate=math.exp(centre),
-            model=self.table.workload, data="table", search="structured",
+            model=self.table.workload, data="table", search="structured", optimizer=self.optimizer,
         )  # fmt: skip
 
     def seconds(self, size: int, examples: float) -> float:
         return (self.a + self.b * size) / size * examples
 
-    def snapped(self, base: float) -> int:
-        return int(np.argmin(np.abs(self.bases - math.log(base))))
+    def snapped(self, size: int, base: float) -> Cell:
+        """The cell whose base learning rate is nearest."""
+        return size, int(np.argmin(np.abs(self.bases[size] - math.log(base))))
+
+    def base(self, cell: Cell) -> float:
+        return float(math.exp(self.bases[cell[0]][cell[1]]))
 
     def run(
         self,
@@ -154,18 +177,20 @@ class World:
         """A run of the table, ended at its target unless it is `whole`, or at `most` examples; it
         is told to be of the `base` rate that was asked for, where that is given."""
         size, index = cell
-        curve = self.table.curves.get((size, index, self.seeds[seed % len(self.seeds)]), ())
+        key = size, index, self.seeds[seed % len(self.seeds)]
+        curve = self.table.curves.get(key, ())
         needs = crossing(curve, self.target)
         end = next((e for e, _ in curve if e >= most), curve[-1][0] if curve else float(size))
         if needs is not None and not whole:
             end = min(end, next(e for e, _ in curve if e >= needs))
         reached = needs if needs is not None and needs <= end else None
-        ended = "diverged" if len(curve) == 0 or curve[-1][0] < min(end, most) else "finished"
+        lost = not curve or (key in self.table.diverged and most > curve[-1][0] == end)
+        ended = "diverged" if lost and reached is None else "finished"
         self.spent += end
         self.asked.append((cell, self.spent))
         row = self._row(cell, seed, stage, ended, end, reached)
         if base is not None:
-            rate = scaled_learning_rate("adam", base, size)
+            rate = scaled_learning_rate(self.optimizer, base, size)
             row = replace(row, base_learning_rate=base, learning_rate=rate)
         self.trials.append(row)
         self.curves[row.trial_id] = [self._point(row, e, a) for e, a in curve if e <= end]
@@ -195,13 +220,12 @@ class World:
         self, cell: Cell, seed: int, stage: str, outcome: str, end: float, reached: float | None
     ) -> TrialResult:
         size, index = cell
-        base = float(math.exp(self.bases[index]))
         took = self.seconds(size, end)
         to_target = None if reached is None else self.seconds(size, reached)
         return TrialResult(
             trial_id=f"t{len(self.trials)}", name="", sweep="replay", stage=stage, outcome=outcome,
-            reason=None, batch_size=size, micro_batch_size=size, base_learning_rate=base,
-            learning_rate=scaled_learning_rate("adam", base, size), optimizer="adam", seed=seed,
+            reason=None, batch_size=size, micro_batch_size=size, base_learning_rate=self.base(cell),
+            learning_rate=self.table.rates[size][index], optimizer=self.optimizer, seed=seed,
             model=self.config.model, data="table", node=None, device="cpu", cpus=1.0, gpus=0.0,
             budget_examples=self.table.budget, target=self.target, examples_seen=int(end),
             updates=math.ceil(end / size),
@@ -249,12 +273,12 @@ def by(way: str) -> Callable[[World], Chosen]:
             bases = {}
             if config.structured:
                 bases = {
-                    size: math.exp(world.bases[world.snapped(base)])
+                    size: world.base(world.snapped(size, base))
                     for size, base in bases_to_confirm(config, sizes, world.known()).items()
                 }
             runs = next_runs(config, world.trials, looks, bases)
             for run in [r for r in runs if not r.alone or r.whole]:
-                cell = (run.batch_size, world.snapped(run.base_learning_rate))
+                cell = world.snapped(run.batch_size, run.base_learning_rate)
                 base = None if config.structured else run.base_learning_rate
                 most = run.most_examples
                 world.run(cell, run.seed, most, stage="confirm", base=base)
@@ -266,8 +290,8 @@ def by(way: str) -> Callable[[World], Chosen]:
         used = [t for t in world.trials if t.batch_size == (looks[-1].used if looks else None)]
         if not used:
             return Chosen((sizes[0], 0))
-        cell = (used[-1].batch_size, world.snapped(used[-1].base_learning_rate))
-        return Chosen(cell, world.bound)
+        size, base = used[-1].batch_size, used[-1].base_learning_rate
+        return Chosen(world.snapped(size, base), world.bound)
 
     return strategy
 
@@ -277,7 +301,7 @@ def search(world: World, propose: Callable[[], Proposal | None]) -> None:
     know their trials again by the rate asked for are told that."""
     while (asked := propose()) is not None:
         base = asked.base_learning_rate
-        cell = (asked.batch_size, world.snapped(base))
+        cell = world.snapped(asked.batch_size, base)
         races = asked.races and not world.config.structured
         most = world.raced(cell, asked.most_examples) if races else asked.most_examples
         world.run(cell, 0, most, base=None if world.config.structured else base)
@@ -314,7 +338,7 @@ def joint(world: World, seed: int, history: Sequence[tuple[Cell, float]]) -> Cel
     space = {"size": hp.choice("size", range(len(sizes))), "base": hp.loguniform("base", low, high)}
     docs: list[dict[str, Any]] = []
     for k, ((size, index), loss) in enumerate(history):
-        vals = {"size": [sizes.index(size)], "base": [float(math.exp(world.bases[index]))]}
+        vals = {"size": [sizes.index(size)], "base": [world.base((size, index))]}
         docs.append({
             "state": JOB_STATE_DONE, "tid": k, "spec": None, "exp_key": None, "owner": None,
             "version": 0, "book_time": None, "refresh_time": None,
@@ -328,7 +352,7 @@ def joint(world: World, seed: int, history: Sequence[tuple[Cell, float]]) -> Cel
         trials.refresh()
     found = tpe.suggest([len(docs)], Domain(lambda _: None, space), trials, seed, n_startup_jobs=5)
     vals = found[0]["misc"]["vals"]
-    return sizes[int(vals["size"][0])], world.snapped(float(vals["base"][0]))
+    return world.snapped(sizes[int(vals["size"][0])], float(vals["base"][0]))
 
 
 def stock(world: World) -> Chosen:
