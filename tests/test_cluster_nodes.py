@@ -34,7 +34,7 @@ SMALL = (
 )
 NOT_ALLOWED = "network namespaces are not allowed"
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def swept(workload: str, folder: Path) -> str:
         [sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), "--workload", workload,
          "--config", "small.toml", "--name", "small",
          "--tracking-uri", f"sqlite:///{folder / 'mlflow.db'}"],
-        cwd=folder, capture_output=True, text=True, timeout=280,
+        cwd=folder, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout

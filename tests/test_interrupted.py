@@ -21,7 +21,7 @@ SMALL = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "reached",
     [lambda store: store.exists(), lambda store: len(store.read_trials()) > 1],

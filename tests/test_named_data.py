@@ -434,7 +434,7 @@ def test_what_is_wrong_ends_with_one_line_and_status_2(tmp_path: Path) -> None: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_of_a_table_ends_in_an_answer(tmp_path: Path) -> None:
     name = scikit_table(load_wine, tmp_path / "wine.parquet")
     (tmp_path / "small.toml").write_text(QUICKLY)
@@ -447,7 +447,7 @@ def test_a_sweep_of_a_table_ends_in_an_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_of_digits_needs_nothing_but_their_name(tmp_path: Path, data_dir: Path) -> None:
     (tmp_path / "small.toml").write_text(QUICKLY)
     run(tmp_path, data_dir, "--config", "small.toml", "--data", "digits", "--model", "mlp",

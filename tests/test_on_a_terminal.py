@@ -34,7 +34,7 @@ def on_a_terminal(line: list[str], folder: Path, wide: int = 150) -> tuple[int, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_on_a_terminal_shows_how_each_batch_size_stands(
     tmp_path: Path, data_dir: Path
 ) -> None:

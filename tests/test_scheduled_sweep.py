@@ -64,7 +64,7 @@ def check_schedule(folder: Path, store: SweepStore, said: str) -> dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_that_grows_the_batch_judges_it_against_the_best_fixed_size(
     tmp_path: Path, data_dir: Path
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_sweep_that_grows_the_batch_judges_it_against_the_best_fixed_size(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_population_leaves_a_schedule_that_is_replayed_with_seeds_of_its_own(
     tmp_path: Path, data_dir: Path
 ) -> None:

@@ -181,7 +181,7 @@ def swept(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_leaves_the_password_nowhere(server: int, tmp_path: Path, data_dir: Path) -> None:
     uri = f"http://me:{PASSWORD}@127.0.0.1:{server}"
     work, temporary = tmp_path / "work", tmp_path / "t"

@@ -25,7 +25,7 @@ from tests.simulated_sweep import SEEDS, SIZES
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def at_rungs(store: SweepStore) -> dict[tuple[str, int], float | None]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_of_mnist_killed_at_work_goes_on_and_reads_back_the_same_everywhere(
     tmp_path: Path, mnist_dir: Path
 ) -> None:
@@ -174,7 +174,7 @@ def check_report(store: SweepStore, said: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_sweep_kept_at_a_uri_takes_further_seeds_from_another_machine(
     tmp_path: Path, data_dir: Path, s3_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
