@@ -16,12 +16,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests import workloads
+from tests import rows, workloads
 from tests.tracked import result
 from tests.trained import CPU
-from tune_jobs.data.examples import splits_of
+from tune_jobs.config import resolve
+from tune_jobs.data.examples import digest_of, splits_of
 from tune_jobs.errors import UserError
+from tune_jobs.preparing import data_facts
 from tune_jobs.reading.choosing import WORST, best_trial, score
+from tune_jobs.store import SweepStore
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.training.rehearsal import rehearse
 from tune_jobs.workload import (
@@ -252,3 +255,33 @@ def test_the_best_trial_has_the_least_where_less_is_better() -> None:  # 3
     rows = [result("t", 1, val_metric=v, **told) for v in (0.5, 0.3, 0.9)]
     best = best_trial(rows, "accuracy")
     assert best is not None and best.val_metric == 0.3
+
+
+def test_data_are_known_again_and_others_are_not() -> None:
+    def digest(workload: Workload) -> str:
+        return digest_of(splits_of(workload, 40, 0, CPU))
+
+    prices = workloads.prices()
+    assert digest(prices) == digest(workloads.prices())
+    changed = workloads.X.copy()
+    changed[:, 2] *= 2
+    assert digest(workloads.prices(train=(changed, workloads.Y))) != digest(prices)
+    assert digest(workloads.prices(train=(workloads.X[:-1], workloads.Y[:-1]))) != digest(prices)
+    assert digest(workloads.sequences()) == digest(workloads.sequences())  # their noise is seeded
+
+
+def test_a_sweep_is_not_resumed_on_other_data(tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    store = SweepStore(tmp_path / "it")
+    config = resolve(None, {"data": "digits", "workload": "tests.workloads:prices"})
+    facts = data_facts(config, None, store)
+    assert facts["train_examples"] == 400 - config.validation_examples
+    store.write_environment({**facts, "data_digest": "of then"})
+    assert data_facts(config, None, store) == facts  # nothing was measured of it
+    store.write_profiles([rows.profile()])
+    with pytest.raises(UserError, match=r"^--resume: .* other examples than when .* --name$"):
+        data_facts(config, None, store)
+    store.write_environment(facts)
+    assert data_facts(config, None, store) == facts
+    store.environment.write_text("{")  # holds no result, and is written again
+    assert data_facts(config, None, store) == facts

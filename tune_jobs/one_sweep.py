@@ -35,7 +35,7 @@ from tune_jobs.planning.looks import (
 from tune_jobs.planning.population import members_of
 from tune_jobs.planning.schedule_runs import given_by, runs_made, runs_missing, schedule_known
 from tune_jobs.planning.ways import known_of, way_of
-from tune_jobs.preparing import train_examples
+from tune_jobs.preparing import data_facts
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
 from tune_jobs.reporting.costs import report_costs
@@ -83,10 +83,10 @@ class Job:
 def sweep(job: Job) -> None:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
     config, store = job.config, job.store
+    of_data = data_facts(config, job.data_path, store)
     cluster = join(config, store, ROOT, job.say)
     store.write_config(config)
-    facts = environment.describe(ROOT) | job_facts(cluster)
-    facts |= {"train_examples": train_examples(config, job.data_path)}
+    facts = environment.describe(ROOT) | job_facts(cluster) | of_data
     store.write_environment(facts)
     try:
         profiles = measure(job, cluster, facts)

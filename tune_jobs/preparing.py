@@ -175,14 +175,22 @@ def data(config: SweepConfig) -> Path | None:
     return path
 
 
-def train_examples(config: SweepConfig, data_path: Path | None) -> int:
-    """What is left to train on once validation is carved off: no batch is larger."""
-    if data_path is not None:
-        dataset = open_dataset(data_path)
-        carved = config.validation_examples if dataset.validation is None else 0
-        return len(dataset.train) - carved
-    if config.own_loop:
-        return config.budget_examples  # how many examples there are is the function's own
-    from tune_jobs.training.workload_facts import train_examples
+def data_facts(config: SweepConfig, data_path: Path | None, store: SweepStore) -> dict[str, Any]:
+    """`train_examples`, what is left to train on once validation is carved off (no batch is
+    larger), and `data_digest`, by which a sweep's data are known again.
 
-    return train_examples(config)
+    Errors:
+        UserError: the sweep began with other data.
+    """
+    if config.own_loop:
+        return {"train_examples": config.budget_examples}  # how many there are is its own
+    from tune_jobs.training.workload_facts import data_facts
+
+    found = data_facts(config, data_path)
+    if store.read_data_digest() not in (None, found["data_digest"]) and store.read_profiles():
+        raise UserError(
+            f"--resume: {config.data} gives other examples than when this sweep began, so its runs "
+            "could not be compared; give it the data of then (its random draws a seed), or begin "
+            "another sweep with --name"
+        )
+    return found

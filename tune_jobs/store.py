@@ -257,6 +257,13 @@ class SweepStore:
             self._damaged(self.environment, "not an object of JSON")
         return facts
 
+    def read_data_digest(self) -> str | None:
+        """What the sweep's data were known by; None where that was not kept, or is damaged."""
+        try:
+            return self.read_environment().get("data_digest")
+        except StoreError:
+            return None
+
     def write_looks(self, looks: Sequence[Look]) -> None:
         self.write_text(self.looks, json.dumps([asdict(look) for look in looks]) + "\n")
 

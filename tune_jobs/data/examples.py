@@ -6,6 +6,7 @@ Arrays are indexed as a whole and live on the device where they fit well; anythi
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from tune_jobs.errors import UserError
 from tune_jobs.workload import Batch, Workload
 
 ON_DEVICE = 0.125  # of a GPU's memory that a split's arrays may take
+A_FEW = 64  # examples of a split, by which it is known again
 Part = tuple[int, Indices]
 """Where a batch's first example stands in the run, and which examples it holds."""
 
@@ -251,6 +253,32 @@ def splits_of(
     if workload.test is not None:
         test = _whole(examples_of(workload.test, workload, "test", device))
     return Splits(Split(train, indices), validation, test)
+
+
+def digest_of(splits: Splits) -> str:
+    """Of how many examples there are, and of A_FEW of each split: another one once the data are
+    others."""
+    found = hashlib.sha256()
+    for split in (splits.train, splits.validation, splits.test):
+        count = 0 if split is None else len(split.indices)
+        found.update(f"{count} ".encode())
+        if split is None or not count:
+            continue
+        places = np.unique(np.linspace(0, count - 1, A_FEW).astype(np.int64))
+        with random_states((0,)):
+            batch = split.examples.fetch(split.indices[places])
+        for tensor in _tensors(batch):
+            found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _tensors(batch: Batch) -> Iterator[torch.Tensor]:
+    if isinstance(batch, torch.Tensor) and batch.layout == torch.strided:
+        yield batch.detach().cpu().contiguous()
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(batch, (tuple, list, Mapping)):
+        for part in parts:
+            yield from _tensors(part)
 
 
 def _whole(examples: Examples) -> Split:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from tune_jobs.config import SweepConfig
-from tune_jobs.data.examples import examples_of, splits_of
+from tune_jobs.data.examples import digest_of, examples_of, splits_of
 from tune_jobs.errors import UserError
 from tune_jobs.training.rehearsal import rehearse
 from tune_jobs.workload import Workload
@@ -65,11 +66,12 @@ def check_trains(workload: Workload, config: SweepConfig) -> None:
     rehearse(workload, splits, config.target)
 
 
-def train_examples(config: SweepConfig) -> int:
-    """What there is to train on once validation is carved off."""
-    workload = source_of(config, None).open()
+def data_facts(config: SweepConfig, data_path: Path | None) -> dict[str, Any]:
+    """What there is to train on once validation is carved off, and by what the data are known
+    again."""
+    workload = source_of(config, data_path).open()
     splits = splits_of(workload, config.validation_examples, config.split_seed, CPU)
-    return len(splits.train.indices)
+    return {"train_examples": len(splits.train.indices), "data_digest": digest_of(splits)}
 
 
 def _held_out(workload: Workload) -> int:
