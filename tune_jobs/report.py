@@ -57,7 +57,7 @@ class Options:
     folder: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = None
     """a sweep's folder, such as runs/first"""
     table: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """a table of runs, CSV or Parquet"""
+    """a table of runs: CSV, JSON, Parquet or Markdown"""
     from_mlflow: Annotated[str | None, tyro.conf.arg(metavar="EXPERIMENT")] = None
     """an MLflow experiment whose runs have ended"""
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None

@@ -427,3 +427,42 @@ def test_values_on_a_grid_are_known_to_its_step(tmp_path: Path) -> None:
     )
     runs: tuple[TargetRun, ...] = read(tmp_path, text).runs
     assert [run.resolution for run in runs[:3]] == [0.25, 0.25, 0.2]
+
+
+LIST = '[{"config": {"batch_size": 16}, "seed": 0, "time_to_target": 3},\n {"seed": 1, '
+LIST += '"config": {"batch_size": 32}, "time_to_target": 5.5, "tags": ["a"]}]'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LIST,
+        '{"batch_size": 16, "time_to_target": 3}\n\n{"batch_size": 32, "time_to_target": 5.5}\n',
+        '{"bs": [16, 32], "time_to_target": [3, 5.5]}',
+        '{"bs": {"a": 16, "b": 32}, "time_to_target": {"a": 3, "b": 5.5}}',
+    ],
+)
+def test_json_is_read_in_the_shapes_that_tools_write(tmp_path: Path, text: str) -> None:
+    assert by_size(read(tmp_path, text, "t.json")) == {16: [3.0], 32: [5.5]}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 3000, "line 1: not valid JSON: .*recursion"),
+        ('{"batch_size": ' + "9" * 5000 + "}", r"line 1: not valid JSON: Exceeds the limit"),
+        ('{"batch_size": 16}\n{"batch_size"}\n', "line 2: not valid JSON"),
+        ("[1, 2]", "no list of objects"),
+        ("[]", "no rows"),
+    ],
+)
+def test_json_that_is_no_table_is_told(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read(tmp_path, text, "t.json")
+
+
+def test_quantities_in_rows_and_batch_sizes_as_powers_are_read(tmp_path: Path) -> None:
+    wide = read(tmp_path, "metric,16,32\ntest accuracy,0.91,0.92\ntraining time (s),30,20\n")
+    assert by_size(wide, "test_accuracy") == {16: [0.91], 32: [0.92]}
+    powers = read(tmp_path, "batch size,seed,time to target (s)\n2^4,0,3\n2**5,0,4\n")
+    assert by_size(powers) == {16: [3.0], 32: [4.0]}

@@ -17,6 +17,7 @@ MISSING = frozenset({"", "none", "null", "na", "n/a", "<na>"})
 BLANK = frozenset({"-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", "?", "/", "n.a.", "nat"})
 NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+POWER = re.compile(r"(\d{1,3})\s*(?:\^|\*\*)\s*(\d{1,2})", re.ASCII)  # 2^5, as of a batch size
 LARGEST = 1e300  # MLflow keeps an infinity as 1.8e308
 
 # A word of a run that did not get there, and how far it went where the cell says so.
@@ -97,6 +98,8 @@ def number(cell: object) -> int | float | None:
     if isinstance(cell, int | float | Decimal) and not isinstance(cell, bool):
         return cell if isinstance(cell, int) else float(cell)
     text = cell.strip() if isinstance(cell, str) else ""
+    if power := POWER.fullmatch(text):
+        return math.prod([int(power[1])] * int(power[2]))
     if text.lower() in NOT_FINITE:
         return float(text)
     if not NUMBER.fullmatch(text) or len(text) > 400:

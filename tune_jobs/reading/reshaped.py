@@ -129,9 +129,9 @@ def _transposed(table: TableFile) -> TableFile | None:
     first, *sizes = table.columns
     if not sizes or not all(c.isascii() and c.isdigit() and int(c) > 0 for c in sizes):
         return None
-    if not _is_size(first) and first:
-        return None
     names = [str(row[0]).strip() for _, row in table.rows]
+    if first and not _is_size(first) and not any(meaning(n) or mode_of(n) for n in names):
+        return None
     if all(cells.numeric(n) for n in names) or len(set(names)) < len(names) or "" in names:
         return None
     columns = ("batch_size", *names)

@@ -1,4 +1,7 @@
-"""A file as columns and numbered rows of cells, whatever they hold: CSV, Markdown or Parquet.
+"""A file as columns and numbered rows of cells, whatever they hold: CSV, Markdown, JSON or Parquet.
+
+JSON is a list of objects, one object a line, or columns by their names; what is nested becomes a
+column of its own, `config.batch_size`.
 
 CSV in UTF-8 or UTF-16, separated by commas, semicolons, tabs, bars or blanks, with `#` comments;
 the first Markdown table of a text. Numbers with decimal commas or thousands are written with
@@ -10,10 +13,12 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tune_jobs.config import may_wait
 from tune_jobs.errors import UserError
@@ -39,7 +44,7 @@ class TableFile:
 
     Attributes:
         unit: what `rows` are numbered by: `line` of a text, the header being line 1, or `row`.
-        rows: number, and one cell for each column: text from CSV, any value from Parquet.
+        rows: number, and one cell for each column: text from CSV, any value from Parquet or JSON.
         caption: the heading or comment before the table.
         notes: what was read as what.
     """
@@ -58,7 +63,7 @@ def read_table(path: Path) -> TableFile:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a readable CSV or Parquet file") from error
+        raise UserError(f"{path}: {error.strerror}; give a readable table") from error
     if not content.strip():
         raise _empty(path)
     if content.startswith(b"PAR1"):
@@ -122,12 +127,66 @@ def _decoded(path: Path, content: bytes) -> str:
 
 
 def _read_text(path: Path, text: str) -> TableFile:
+    if text.lstrip()[:1] in ("{", "["):
+        return _read_json(path, text)
     lines = list(io.StringIO(text, newline=""))
     heading = _markdown_header(lines)
     if heading is not None:
         return _read_markdown(path, lines, heading)
     lines, caption = _without_comments(lines)
     return replace(_read_csv(path, lines), caption=caption)
+
+
+# JSON
+
+
+def _read_json(path: Path, text: str) -> TableFile:
+    objects = [dict(_flat(of)) for of in _objects(path, text)]
+    columns = tuple(dict.fromkeys(name for of in objects for name in of))
+    rows = enumerate((tuple(of.get(name) for name in columns) for of in objects), 1)
+    return TableFile(columns, "row", tuple(rows))
+
+
+def _objects(path: Path, text: str) -> list[Mapping[str, Any]]:
+    """One for each row."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        whole = [_parsed(path, n, line) for n, line in enumerate(text.splitlines(), 1)
+                 if line.strip()]  # fmt: skip
+    if isinstance(whole, dict):
+        whole = _of_columns(whole)
+    if not all(isinstance(of, dict) for of in whole):
+        raise UserError(f"{path}: JSON that is no list of objects; give one object for each run")
+    return list(whole)
+
+
+def _parsed(path: Path, line: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = str(error).split(";")[0]
+        raise UserError(
+            f"{path}, line {line}: not valid JSON: {why}; give a list of objects, or one a line"
+        ) from error
+
+
+def _of_columns(whole: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Columns by their names, lists or by the rows' own names as pandas writes them, as rows."""
+    of = list(whole.values())
+    if all(isinstance(column, dict) for column in of) and len({tuple(c) for c in of}) == 1:
+        return [{name: whole[name][key] for name in whole} for key in of[0]]
+    if all(isinstance(column, list) for column in of) and len({len(c) for c in of}) == 1:
+        return [dict(zip(whole, row, strict=True)) for row in zip(*of, strict=True)]
+    return [whole]
+
+
+def _flat(of: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in of.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, str(value) if isinstance(value, list) else value
 
 
 # Markdown

@@ -193,11 +193,14 @@ def _columns(verdict: Verdict) -> list[_Column]:
         column("times\nthe best", lambda r: _middle(quantity, r.ratio_to_best), 5),
         column("", standing, 2),
         column("expected worse\nby, at most", _regret, 4),
-        column("seeds\nreached", lambda r: f"{r.reached}/{r.seeds}", 3),
+        column("runs", lambda r: str(r.seeds), 3)
+        if verdict.target is None
+        else column("seeds\nreached", lambda r: f"{r.reached}/{r.seeds}", 3),
         column("learning\nrate", lambda r: formatting.learning_rate(r.learning_rate), 4),
     ]
+    twice = all(row.val_accuracy == row.val_metric for row in rows)
     for name, (_, show) in QUANTITIES.items():
-        if name != verdict.quantity:
+        if name != verdict.quantity and not (twice and name == "val_accuracy"):
             cell, last = partial(_value_of, name=name, show=show), name in LEAST
             title = title_of(name, verdict)
             first.append(column(title, cell, 5 + LEAST.index(name) if last else 4))

@@ -122,7 +122,9 @@ def by_batch_size(verdict: Verdict) -> Markup:
         ("expected worse\nthan the best by", lambda row: _bound(row.expected_regret)),
         ("at most", lambda row: _bound(row.regret_bound)),
         ("standing", standing),
-        ("reached", lambda row: f"{row.reached} of {row.seeds}"),
+        ("runs", lambda row: str(row.seeds))
+        if verdict.target is None
+        else ("reached", lambda row: f"{row.reached} of {row.seeds}"),
         ("learning\nrate", lambda row: learning_rate(row.learning_rate)),
         *(_quantity_column(name, verdict) for name in others),
         ("in passes\nof", _passes),
