@@ -429,6 +429,24 @@ def test_values_on_a_grid_are_known_to_its_step(tmp_path: Path) -> None:
     assert [run.resolution for run in runs[:3]] == [0.25, 0.25, 0.2]
 
 
+@pytest.mark.parametrize("name", ["test/acc", "val/loss", "eval/accuracy", "valid/f1"])
+def test_a_trackers_groups_are_no_units(tmp_path: Path, name: str) -> None:
+    text = f"Name,Runtime,{name}\nb16-s0,30,0.91\nb32-s0,20,0.92\n".replace("b", "bs")
+    table = read(tmp_path, text)
+    assert [run.val_metric for run in table.runs] == [0.91, 0.92]
+    rate = read(tmp_path, "bs,seed,time_to_target,train/learning_rate,images/s\n16,0,3,0.1,400\n"
+                          "32,0,4,0.1,500\n")  # fmt: skip
+    assert [run.learning_rate for run in rate.runs] == [0.1, 0.1]
+    assert [run.examples_per_second for run in rate.runs] == [400, 500]
+
+
+def test_rows_that_sum_up_and_marks_of_footnotes_are_no_runs_and_no_numbers(tmp_path: Path) -> None:
+    text = "bs,seed,minutes to 95%\n16,0,12.1\n16,1,11.8*\n32,0,8 †\nmean,,9.5\nStd.,,1\n"
+    table = read(tmp_path, text)
+    assert by_size(table) == {16: [726, pytest.approx(708)], 32: [480]}
+    assert "2 of 5 rows left out, which sum others up (line 5, line 6)" in told(table)
+
+
 LIST = '[{"config": {"batch_size": 16}, "seed": 0, "time_to_target": 3},\n {"seed": 1, '
 LIST += '"config": {"batch_size": 32}, "time_to_target": 5.5, "tags": ["a"]}]'
 

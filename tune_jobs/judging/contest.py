@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,7 +80,8 @@ def hold(
     seeds, arrived = _counts(runs, sample)
     field = _field(runs, quantity, sample, seeds, arrived, equal_by)
     clock = np.array([shared.get(size, 0.0) for size in sample.batch_sizes])
-    rates = np.array([(short or {}).get(size, (0.0, 0.0)) for size in sample.batch_sizes])
+    known = [(short or {}).get(size, Shortfall(0.0, 0.0)) for size in sample.batch_sizes]
+    rates = np.array([(of.mean, of.variance) for of in known])
     variance = clock + rates[:, 1]
     alone = int(field.rivals.sum()) < 2
     if alone or not field.candidates.any() or not repeated(sample):
@@ -89,7 +90,9 @@ def hold(
         return Contest(
             quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
         )
-    found = regrets.judged(_problem(sample, field, clock, rates), kept=kept)
+    borrowed = np.array([[of.borrowed for of in known]])
+    problem = replace(_problem(sample, field, clock, rates), borrowed=borrowed)
+    found = regrets.judged(problem, kept=kept)
     chance = np.random.default_rng(2)
     own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
     of = typical(sample, policy.confidence, own[0])

@@ -36,6 +36,8 @@ class Problem:
         short: (P, K, 2) mean and variance of what a log median is over the one at the best learning
             rate; draws of it, nothing at least, are taken off.
         step: within what part of itself a crossing is known, the evaluations' grid.
+        borrowed: where other batch sizes alone tell what it is short of. As a rival it is at its
+            best rate; to be chosen it is as it was at the rate that it ran at.
     """
 
     layout: Layout
@@ -47,6 +49,7 @@ class Problem:
     shared: Floats
     step: Floats
     short: Floats
+    borrowed: Bools | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Regret:
         first, second: draws of the log medians in either pass, what is shared added.
         raw: the first pass as it was drawn, without what is shared.
         seen: part of the runs that were seen to reach the target, (P,).
+        lent: (P, K) the mean of what was taken off a batch size and is not its own.
     """
 
     chosen: Ints
@@ -66,10 +70,12 @@ class Regret:
     raw: Draws
     rivals: Bools
     seen: Floats
+    lent: Floats
 
     def of(self, index: Ints) -> Floats:
         """Draws (P, T) of the log of a batch size's quantity over the best rival's, 0 at least."""
         mine = np.take_along_axis(self.second, index[:, None, None], axis=2)[..., 0]
+        mine = mine + np.take_along_axis(self.lent, index[:, None], axis=1)
         best = np.where(self.rivals[:, None, :], self.second, np.inf).min(axis=2)
         return np.asarray(np.maximum(mine - best, 0.0))
 
@@ -78,27 +84,31 @@ def judged(problem: Problem, seed: int = 0, kept: int = KEPT) -> Regret:
     """Choose, and draw the regret of the choice; `kept` draws of each chain."""
     chance = np.random.default_rng(seed + 1)
     first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed, kept)
-    drawn = at_best_rates(problem, first, chance)
+    drawn, taken = at_best_rates(problem, first, chance)
+    lent = np.where(False if problem.borrowed is None else problem.borrowed, taken, 0.0)
     best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
-    expected = np.where(problem.candidates, (drawn - best).mean(axis=1), np.inf)
+    expected = np.where(problem.candidates, (drawn - best).mean(axis=1) + lent, np.inf)
     chosen = np.argmin(expected, axis=1)
     value, censored = flattered(problem, chosen)
     runs = problem.present.sum(axis=1)
     seen = (problem.present & ~problem.censored).sum(axis=1) / np.maximum(runs, 1)
     if (censored == problem.censored).all():
-        return Regret(chosen, drawn, drawn, first, problem.rivals, seen)
+        return Regret(chosen, drawn, drawn, first, problem.rivals, seen, lent)
     second = posterior(problem.layout, value, censored, problem.present, seed, kept)
     chance = np.random.default_rng(seed + 1)
-    again = at_best_rates(problem, second, chance)
-    return Regret(chosen, drawn, again, first, problem.rivals, seen)
+    again, _ = at_best_rates(problem, second, chance)
+    return Regret(chosen, drawn, again, first, problem.rivals, seen, lent)
 
 
-def at_best_rates(problem: Problem, draws: Draws, chance: np.random.Generator) -> Floats:
-    """The draws (P, T, K) of log medians, each batch size at its best learning rate."""
+def at_best_rates(
+    problem: Problem, draws: Draws, chance: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """The draws (P, T, K) of log medians, each batch size at its best learning rate; and (P, K) the
+    mean of what was taken off for that."""
     drawn = with_shared(draws, problem.shared, problem.step, chance)
     mean, variance = problem.short[:, None, :, 0], problem.short[:, None, :, 1]
-    over = mean + np.sqrt(variance) * chance.standard_normal(drawn.shape)
-    return np.asarray(drawn - np.maximum(over, 0.0))
+    over = np.maximum(mean + np.sqrt(variance) * chance.standard_normal(drawn.shape), 0.0)
+    return np.asarray(drawn - over), np.asarray(over.mean(axis=1))
 
 
 def with_shared(draws: Draws, shared: Floats, step: Floats, chance: np.random.Generator) -> Floats:

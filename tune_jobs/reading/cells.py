@@ -18,6 +18,8 @@ BLANK = frozenset({"-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", "?", "/", "n.
 NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 POWER = re.compile(r"(\d{1,3})\s*(?:\^|\*\*)\s*(\d{1,2})", re.ASCII)  # 2^5, as of a batch size
+MARKS = r"*\N{DAGGER}\N{DOUBLE DAGGER}\N{SECTION SIGN}\N{PILCROW SIGN}"  # of footnotes
+FOOTNOTE = re.compile(rf"(?<=[\d%])\s*[{MARKS}]+$")
 LARGEST = 1e300  # MLflow keeps an infinity as 1.8e308
 
 # A word of a run that did not get there, and how far it went where the cell says so.
@@ -97,7 +99,7 @@ def number(cell: object) -> int | float | None:
         return None
     if isinstance(cell, int | float | Decimal) and not isinstance(cell, bool):
         return cell if isinstance(cell, int) else float(cell)
-    text = cell.strip() if isinstance(cell, str) else ""
+    text = FOOTNOTE.sub("", cell.strip()) if isinstance(cell, str) else ""
     if power := POWER.fullmatch(text):
         return math.prod([int(power[1])] * int(power[2]))
     if text.lower() in NOT_FINITE:
@@ -115,7 +117,7 @@ def amount(cell: object, factor: float = 1.0, units: dict[str, float] | None = N
     """
     if not isinstance(cell, str):
         return _times(number(cell), factor)
-    text = SPREAD.sub("", " ".join(cell.split()))
+    text = FOOTNOTE.sub("", SPREAD.sub("", " ".join(cell.split())))
     if NUMBER.fullmatch(text) or missing(text) or text.lower() in NOT_FINITE:
         return _times(number(text), factor)
     if units is SECONDS and (spoken := duration(text)) is not None:

@@ -40,7 +40,9 @@ IN_NAME = re.compile(
     r"(?<![a-z])(?:batch[ _-]?size|batch|bsz?|b)[=_: -]*(?P<size>\d+)(?![\d.]*\d)", re.IGNORECASE
 )
 KILO = re.compile(r"(\d{1,6})[kK]", re.ASCII)
-SEED_IN_NAME = re.compile(r"(?<![a-z])seed[=_: -]*(?P<seed>\d+)", re.IGNORECASE)
+SEED_IN_NAME = re.compile(
+    r"(?<![a-z])seed[=_: -]*(?P<seed>\d+)|(?<=[-_ .])s(?P<short>\d+)(?![\d.a-z])", re.IGNORECASE
+)
 RATE_IN_NAME = re.compile(r"(?<![a-z])lr[=_: -]*(?P<rate>\d*\.?\d+(?:e-?\d+)?)", re.IGNORECASE)
 UNIT_OF = {
     "time_to_target_seconds": "seconds", "train_seconds": "seconds", "epoch_seconds": "seconds",

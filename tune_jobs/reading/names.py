@@ -27,8 +27,10 @@ FOUND_FROM = ("epochs_to_target", "epochs", "train_examples", "epoch_seconds", "
 MAPPABLE = (*COLUMNS, *FOUND_FROM)
 
 PREFIX = re.compile(
-    r"^(?:params?|metrics?|tags|config|hparams?|hyper_?parameters?|args|user_attrs|summary)[./_]+"
+    r"^(?:params?|metrics?|tags|config|hparams?|hyper_?parameters?|args|user_attrs|summary|charts"
+    r"|trainer)[./_]+"
 )
+GROUP = re.compile(r"^(train(?:ing)?|val(?:id)?|validation|eval(?:uation)?|test|dev)/")  # trackers'
 TIME = r"(?:wall_?(?:clock)?_?time|time|duration|runtime|run_time|elapsed|clock)"
 UNIT = "|".join(sorted({u for u in SECONDS if len(u) > 1} - {"us", "ns"}, key=len, reverse=True))
 COUNT = r"(?:num|n|no|nr|number|count|total)(?:_of)?_"
@@ -67,7 +69,7 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("epoch_seconds", "time", rf"(?:{TIME}|(?P<lead>{UNIT}|s))_?(?:per|/)_?epoch|epoch_{TIME}"),
     ("update_seconds", "time", rf"(?:{TIME}|(?P<lead>{UNIT}|s))_?(?:per|/)_?{UPDATES}"),
     ("update_seconds", "time", rf"{UPDATES}_{TIME}"),
-    ("examples_per_second", "", rf"{EXAMPLES}{RATE}|(?:train_)?throughput(?:_{EXAMPLES}{RATE})?"),
+    ("examples_per_second", "", rf"{TRAIN}(?:{EXAMPLES}{RATE}|throughput(?:_{EXAMPLES}{RATE})?)"),
     ("updates_per_second", "", rf"{UPDATES}{RATE}"),
     ("tokens_per_second", "", rf"(?:tokens?|tok){RATE}"),
     ("train_seconds", "time", rf"{WHOLE}{TIME}(?:_total)?|(?P<lead>{UNIT})"),
@@ -76,14 +78,14 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("epochs", "", rf"epochs?|{COUNT}epochs?|epoch_(?:num|number|idx|index|no)"),
     ("epochs", "", r"(?:train(?:ing)?|total|max)_epochs?"),
     ("reports", "", r"training_iteration|round|checkpoint|point"),
-    ("updates", "", rf"(?:global_|train_)?{UPDATES}|(?:{COUNT}|train_|training_|max_){UPDATES}"),
+    ("updates", "", rf"{TRAIN}(?:global_)?{UPDATES}|(?:{COUNT}|train_|training_|max_){UPDATES}"),
     ("examples_seen", "", rf"{EXAMPLES}_(?:seen|processed)|(?:{COUNT})?{EXAMPLES}_trained"),
     ("train_examples", "", rf"(?:data_?set|train(?:ing)?|train_?set|data)_(?:size|{EXAMPLES})"),
     ("train_examples", "", rf"n_train|{COUNT}train(?:ing)?(?:_{EXAMPLES})?"),
     ("peak_memory_mib", "memory", r"(?:(?:peak|max|gpu|cuda|device|total)_)*"
      r"(?:memory|mem|vram|rss)(?:_(?:usage|used|allocated|reserved|peak))*"),
     ("energy_joules", "energy", r"(?:(?:total|gpu|train)_)*energy(?:_(?:us\w+|consum\w+))?"),
-    ("learning_rate", "", r"(?:(?:init|initial|base|max|peak|start)_)?"
+    ("learning_rate", "", rf"{TRAIN}(?:(?:init|initial|base|max|peak|start)_)?"
      r"(?:lr|learning_?rate|lrate)(?:_init)?"),
     ("devices", "", rf"(?:{COUNT})?{DEVICE}|{DEVICE}_count|world_size|{COUNT}nodes?|nodes"),
     ("state", "", r"(?:run_|trial_)?(?:state|status|outcome)|(?:did_)?converged?|success"),
@@ -152,7 +154,7 @@ def words(name: str) -> str:
     name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name.strip())
     name = re.sub(r"([A-Z])([A-Z][a-z])", r"\1_\2", name).lower()
     name = PREFIX.sub("", name)
-    return re.sub(r"[^a-z0-9%/]+", "_", name).strip("_/")
+    return GROUP.sub(r"\1_", re.sub(r"[^a-z0-9%/]+", "_", name).strip("_/"))
 
 
 def meaning(name: str) -> Meaning | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,10 @@ from tune_jobs.reading.table_file import TableFile
 
 WORDS = ("workload", "device", "run", "state", "fault")
 COUNTS_TO_TARGET = (*TO_TARGET, "epochs_to_target")
+SUMMARY = re.compile(
+    r"(?:mean|average|avg|median|total|sum|std|st\.?\s?dev|s\.?d|min(?:imum)?|max(?:imum)?|overall)\.?:?",
+    re.IGNORECASE,
+)
 UNITS = {"time": SECONDS, "memory": MIB, "energy": JOULES}
 # A dash or a word for never says that these are unknown.
 MAY_FAIL = (*SPENT, *COSTS, "epochs", "epoch_seconds", "update_seconds", "updates_per_second",
@@ -68,12 +73,16 @@ class Row:
 
 def read_rows(table: TableFile, named: Named, source: str) -> tuple[list[Row], list[str]]:
     """Every row that names a batch size, and what is told of those that do not."""
-    rows, unsized = [], []
+    rows, unsized, summaries = [], [], []
     for n, found in table.rows:
         place = f"{source}, {table.unit} {n}"
         sized = named.sized_by
         if sized is not None and not IN_NAME.search(str(found[sized.at])):
             unsized.append(f"{table.unit} {n}")
+            continue
+        size = named.by_ours.get("batch_size")
+        if size is not None and SUMMARY.fullmatch(str(found[size.at]).strip()):
+            summaries.append(f"{table.unit} {n}")
             continue
         row = _read(place, {c.ours: (c, found[c.at]) for c in named.by_ours.values()})
         settings = {c: _shown(found[at]) for c, at in named.unread}
@@ -82,6 +91,9 @@ def read_rows(table: TableFile, named: Named, source: str) -> tuple[list[Row], l
         rows.append(_from_name(row, sized, found[sized.at]) if sized else row)
     told = [f"{len(unsized)} of {len(table.rows)} rows have no batch size in their name "
             f"({some(unsized)})"] if unsized else []  # fmt: skip
+    if summaries:
+        told.append(f"{len(summaries)} of {len(table.rows)} rows left out, which sum others up "
+                    f"({some(summaries)})")  # fmt: skip
     return [_whole_batch(row) for row in rows], told
 
 
@@ -178,7 +190,7 @@ def _from_name(row: Row, sized: Column, cell: object) -> Row:
     rest, values = text, {}
     for pattern, ours in ((IN_NAME, "batch_size"), (SEED_IN_NAME, "seed"), (RATE_IN_NAME, "lr")):
         if found := pattern.search(text):
-            values[ours] = found[1]
+            values[ours] = found[1] or found[found.lastindex or 1]
             rest = rest.replace(found[0], "*", 1)
     size = _value(row.place, replace(sized, ours="batch_size"), int(values["batch_size"]))
     rate = float(values["lr"]) if "lr" in values else None

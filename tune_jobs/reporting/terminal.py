@@ -194,7 +194,7 @@ def _columns(verdict: Verdict) -> list[_Column]:
         column("", standing, 2),
         column("expected worse\nby, at most", _regret, 4),
         column("runs", lambda r: str(r.seeds), 3)
-        if verdict.target is None
+        if verdict.target is None and verdict.quantity in AT_THE_END
         else column("seeds\nreached", lambda r: f"{r.reached}/{r.seeds}", 3),
         column("learning\nrate", lambda r: formatting.learning_rate(r.learning_rate), 4),
     ]
@@ -254,6 +254,7 @@ QUANTITIES: dict[str, tuple[str, Show]] = {
     "test_metric": ("{metric}\non test", quantity),
     "train_seconds": ("train\ntime", seconds),
 }
+AT_THE_END = ("val_accuracy", "val_metric", "peak_memory_mib")  # every run has one
 # Left out of a table that is too wide, the last first; nothing above them is.
 LEAST = ("peak_memory_mib", "test_accuracy", "test_metric", "examples_per_second", "energy_joules",
          "val_accuracy", "updates_to_target")  # fmt: skip

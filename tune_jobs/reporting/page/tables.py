@@ -22,6 +22,7 @@ from tune_jobs.records import BatchSizeProfile
 from tune_jobs.reporting.figures.drawing import batch_colour, variable
 from tune_jobs.reporting.page.markup import element, joined
 from tune_jobs.reporting.terminal import (
+    AT_THE_END,
     QUANTITIES,
     named_target,
     standing,
@@ -123,7 +124,7 @@ def by_batch_size(verdict: Verdict) -> Markup:
         ("at most", lambda row: _bound(row.regret_bound)),
         ("standing", standing),
         ("runs", lambda row: str(row.seeds))
-        if verdict.target is None
+        if verdict.target is None and verdict.quantity in AT_THE_END
         else ("reached", lambda row: f"{row.reached} of {row.seeds}"),
         ("learning\nrate", lambda row: learning_rate(row.learning_rate)),
         *(_quantity_column(name, verdict) for name in others),
