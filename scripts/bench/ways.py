@@ -31,7 +31,7 @@ from tune_jobs.planning.ways import WAYS
 from tune_jobs.store import SweepStore
 
 WORKLOADS = {
-    "digits": ("--data", "digits", "--model", "mlp", "--batch-sizes", "16,32,64,128"),
+    "digits": ("--data", "digits", "--model", "mlp", "--batch-sizes", "8,16,32,64,128,256"),
     "mnist": (),
 }
 TRIALS = {"digits": 12, "mnist": 18}
