@@ -17,7 +17,7 @@ CORE = {
 # From the ground to the top: a room imports from floors below its own, never from above.
 FLOORS = (
     ("errors", "records", "verdicts", "formatting", "environment"),
-    ("uris", "durable", "tables", "private", "recipe"),
+    ("uris", "durable", "tables", "private", "recipe", "few_lines"),
     ("space",),
     ("config", "new_workload", "remote_folder", "workload"),
     ("own_loop",),

@@ -22,7 +22,8 @@ from tests.trained import CPU
 from tune_jobs.config import resolve
 from tune_jobs.data.examples import digest_of, splits_of
 from tune_jobs.errors import UserError
-from tune_jobs.preparing import data_facts
+from tune_jobs.few_lines import MOST, few_lines
+from tune_jobs.preparing import data_facts, of_workload
 from tune_jobs.reading.choosing import WORST, best_trial, score
 from tune_jobs.store import SweepStore
 from tune_jobs.training.loop import Report, RunSettings, TrainingRun
@@ -285,3 +286,21 @@ def test_a_sweep_is_not_resumed_on_other_data(tmp_path: Path) -> None:
     assert data_facts(config, None, store) == facts
     store.environment.write_text("{")  # holds no result, and is written again
     assert data_facts(config, None, store) == facts
+
+
+def test_of_what_a_workload_prints_the_first_lines_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    of_workload({"workload": "tests.workloads:talkative"})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "line 0" and lines[MOST - 1] == f"line {MOST - 1}"
+    assert lines[MOST:] == ["... further lines are left out"]
+
+
+def test_lines_are_counted_however_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with few_lines(2):
+        print("a", end="")
+        print("b\nc\nd")
+        print("e")
+    print("after")
+    assert capsys.readouterr().out == "ab\nc\n... further lines are left out\nafter\n"

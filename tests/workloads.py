@@ -128,3 +128,12 @@ def misbehaving(seconds: float = 1e6) -> Workload:
         return absolute(model, batch)
 
     return prices(loss=loss, name="misbehaving")
+
+
+def talkative() -> Workload:
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        for line in range(500):
+            print("line", line)
+        return absolute(model, batch)
+
+    return prices(loss=loss)

@@ -23,6 +23,7 @@ from tune_jobs.data.dataset import open_dataset
 from tune_jobs.data.places import names_a_place
 from tune_jobs.data.tables import Table
 from tune_jobs.errors import UserError
+from tune_jobs.few_lines import few_lines
 from tune_jobs.store import SweepStore
 
 BROUGHT = ("workload", "train", "lightning")  # each is model and data in one
@@ -70,6 +71,7 @@ def configuration(invocation: Invocation) -> SweepConfig:
     return resumed(store.read_config(), invocation.flags)
 
 
+@few_lines()
 def of_workload(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a user's workload or data says itself, once it has been tried on a few examples.
 
@@ -151,6 +153,7 @@ def _is_there(module: str) -> bool:
         return False
 
 
+@few_lines()
 def data(config: SweepConfig) -> Path | None:
     """The data set as one Arrow file on this host, checked against the configuration; None for a
     user's workload, which brings its own. The model is checked against the configuration as well.
@@ -175,6 +178,7 @@ def data(config: SweepConfig) -> Path | None:
     return path
 
 
+@few_lines()
 def data_facts(config: SweepConfig, data_path: Path | None, store: SweepStore) -> dict[str, Any]:
     """`train_examples`, what is left to train on once validation is carved off (no batch is
     larger), and `data_digest`, by which a sweep's data are known again.
