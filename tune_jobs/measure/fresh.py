@@ -185,11 +185,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    import torch
-
     import tune_jobs.measure.probe  # noqa: F401  imported once, here, for all children
 
-    # The first optimizer of a process imports torch's compiler, which takes seconds.
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; Ctrl-C reaches all
     serve(requests, answers)

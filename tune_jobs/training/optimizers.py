@@ -14,6 +14,7 @@ import torch
 
 from tune_jobs.errors import UserError, unknown_name
 from tune_jobs.recipe import ADAM_BETA2, HALF_LIFE, PLAIN, Recipe
+from tune_jobs.training import compiler
 
 Optimizer = torch.optim.Optimizer
 REGISTRY: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
@@ -36,6 +37,7 @@ def make(
     Errors:
         UserError: the name is unknown, or the optimizer does not take the recipe's arguments.
     """
+    compiler.import_later()
     kind, given = _named(name)
     given = given | dict(recipe.optimizer_arguments) | betas(recipe, batch_size)
     try:
