@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -88,12 +89,15 @@ def sweep(job: Job) -> None:
     store.write_config(config)
     facts = environment.describe(ROOT) | job_facts(cluster) | of_data
     store.write_environment(facts)
-    try:
-        profiles = measure(job, cluster, facts)
-    except UserError:
-        store.take_back()
-        raise
-    copy = SweepCopy.begin(config, store, job.uri, facts)
+    begin = partial(SweepCopy.begin, config, store, job.uri, facts)
+    begun: list[Future[SweepCopy]] = []
+    with ThreadPoolExecutor(1) as aside:  # MLflow takes seconds to import and to make its store
+        try:
+            profiles = measure(job, cluster, facts, lambda: begun.append(aside.submit(begin)))
+        except UserError:
+            store.take_back()
+            raise
+    copy = begun[0].result() if begun else begin()
     copy.profiles(profiles)
     if job.action.only == "measure":
         lacks = copy.finish("Profiles only.", {"verdict": "measured"})
@@ -112,13 +116,17 @@ def sweep(job: Job) -> None:
     print_places(places(store, job.uri, lacks), job.console)
 
 
-def measure(job: Job, cluster: Cluster, facts: Mapping[str, object]) -> list[BatchSizeProfile]:
+def measure(
+    job: Job, cluster: Cluster, facts: Mapping[str, object], when_timed: Callable[[], object]
+) -> list[BatchSizeProfile]:
     """Stage 1, unless the store holds its rows already; they are told either way."""
     profiles = job.store.read_profiles()
     if {p.batch_size for p in profiles} < set(job.config.batch_sizes):
         seconds = job.for_fixed.left_to_measure(job.config.profile_seconds)
         config = replace(job.config, profile_seconds=seconds)
-        profiles = profile_devices(config, job.store, job.data_path, cluster, job.say)
+        profiles = profile_devices(
+            config, job.store, job.data_path, cluster, job.say, when_timed=when_timed
+        )
     report_costs(job.config, job.store, facts, job.console)
     return profiles
 

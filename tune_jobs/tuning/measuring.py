@@ -162,9 +162,13 @@ def profile_devices(
     cluster: Cluster,
     say: Callable[[str], None],
     beside: Sequence[BatchSizeProfile] = (),
+    when_timed: Callable[[], object] = lambda: None,
 ) -> list[BatchSizeProfile]:
     """Profile every device type that trials may land on; the rows are in the store on return, those
     of other batch sizes `beside` them.
+
+    `when_timed` is called once batch sizes are profiled, where what is left is not timed and may
+    share the machine; not where another device type is still to come.
 
     Errors:
         UserError: the model fails at the smallest batch size, or no batch size fits.
@@ -178,6 +182,8 @@ def profile_devices(
         caller = RayCaller(kind, data_path, data)
         try:
             found = _profile(config, kind, caller, say)
+            if len(kinds) == 1:
+                when_timed()
             if ways := chosen(found):
                 at = Middle(kind, caller, ways[len(ways) // 2])
                 if config.noise_scale and not noise:
