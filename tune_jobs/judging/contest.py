@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -90,9 +90,7 @@ def hold(
         return Contest(
             quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
         )
-    borrowed = np.array([[of.borrowed for of in known]])
-    problem = replace(_problem(sample, field, clock, rates), borrowed=borrowed)
-    found = regrets.judged(problem, kept=kept)
+    found = regrets.judged(_problem(sample, field, clock, rates), kept=kept)
     chance = np.random.default_rng(2)
     own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
     of = typical(sample, policy.confidence, own[0])

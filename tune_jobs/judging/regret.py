@@ -36,8 +36,6 @@ class Problem:
         short: (P, K, 2) mean and variance of what a log median is over the one at the best learning
             rate; draws of it, nothing at least, are taken off.
         step: within what part of itself a crossing is known, the evaluations' grid.
-        borrowed: where other batch sizes alone tell what it is short of. As a rival it is at its
-            best rate; to be chosen it is as it was at the rate that it ran at.
     """
 
     layout: Layout
@@ -49,7 +47,6 @@ class Problem:
     shared: Floats
     step: Floats
     short: Floats
-    borrowed: Bools | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,6 @@ class Regret:
         first, second: draws of the log medians in either pass, what is shared added.
         raw: the first pass as it was drawn, without what is shared.
         seen: part of the runs that were seen to reach the target, (P,).
-        lent: (P, K) the mean of what was taken off a batch size and is not its own.
     """
 
     chosen: Ints
@@ -70,34 +66,35 @@ class Regret:
     raw: Draws
     rivals: Bools
     seen: Floats
-    lent: Floats
 
     def of(self, index: Ints) -> Floats:
         """Draws (P, T) of the log of a batch size's quantity over the best rival's, 0 at least."""
         mine = np.take_along_axis(self.second, index[:, None, None], axis=2)[..., 0]
-        mine = mine + np.take_along_axis(self.lent, index[:, None], axis=1)
         best = np.where(self.rivals[:, None, :], self.second, np.inf).min(axis=2)
         return np.asarray(np.maximum(mine - best, 0.0))
 
 
 def judged(problem: Problem, seed: int = 0, kept: int = KEPT) -> Regret:
-    """Choose, and draw the regret of the choice; `kept` draws of each chain."""
+    """Choose, and draw the regret of the choice; `kept` draws of each chain.
+
+    Chosen is what was least at the rate that it ran at, which is the one that is told; what it may
+    be worse by is of batch sizes, each at its best rate.
+    """
     chance = np.random.default_rng(seed + 1)
     first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed, kept)
     drawn, taken = at_best_rates(problem, first, chance)
-    lent = np.where(False if problem.borrowed is None else problem.borrowed, taken, 0.0)
     best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
-    expected = np.where(problem.candidates, (drawn - best).mean(axis=1) + lent, np.inf)
+    expected = np.where(problem.candidates, (drawn - best).mean(axis=1) + taken, np.inf)
     chosen = np.argmin(expected, axis=1)
     value, censored = flattered(problem, chosen)
     runs = problem.present.sum(axis=1)
     seen = (problem.present & ~problem.censored).sum(axis=1) / np.maximum(runs, 1)
     if (censored == problem.censored).all():
-        return Regret(chosen, drawn, drawn, first, problem.rivals, seen, lent)
+        return Regret(chosen, drawn, drawn, first, problem.rivals, seen)
     second = posterior(problem.layout, value, censored, problem.present, seed, kept)
     chance = np.random.default_rng(seed + 1)
     again, _ = at_best_rates(problem, second, chance)
-    return Regret(chosen, drawn, again, first, problem.rivals, seen, lent)
+    return Regret(chosen, drawn, again, first, problem.rivals, seen)
 
 
 def at_best_rates(
