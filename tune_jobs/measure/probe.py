@@ -139,8 +139,8 @@ def measure_update(request: ProbeRequest) -> ProbeReading:
 
 
 def measure_round(requests: Sequence[ProbeRequest]) -> list[tuple[float, ...]]:
-    """Seconds of updates of each request once more, in turn and in one process, of which each takes
-    as long to begin as its updates do. Memory is not measured: what one leaves, the next holds."""
+    """Seconds of updates of each request once more, in turn in one process, which spares each the
+    beginning of one. Memory is not measured: what one leaves, the next holds."""
     allocator.keep_pages()
     found = []
     for request in requests:
