@@ -334,6 +334,11 @@ def test_no_bytes_in_the_place_of_a_table_end_in_a_traceback(
     quiet(lambda: report.run(report.Options(table=path)))
 
 
+@pytest.mark.parametrize("flag", ["\x1b", "--\x1b[31mname", "\x9b31m"])
+def test_flags_that_would_steer_a_terminal_are_told_without_it(flag: str) -> None:
+    told_or_taken(flag)
+
+
 def told_or_taken(*arguments: str) -> None:
     """Only what is named `module:function` or `FILE.py:function` is imported, and none is here."""
     quiet(lambda: bool(preparing.configuration(parse(arguments))) and 0)

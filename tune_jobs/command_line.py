@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tune_jobs.config import SweepConfig
+from tune_jobs.formatting import without_controls
 
 _TYPES: dict[str, Any] = {
     "int": int,
@@ -72,7 +73,7 @@ def parse(arguments: Sequence[str] | None = None) -> Invocation:
     parsed: Any = tyro.cli(
         _options_type(),
         prog="sweep.py",
-        args=list(arguments) if arguments is not None else sys.argv[1:],
+        args=without_controls(sys.argv[1:] if arguments is None else arguments),
         description="Which batch size should I train with, at which learning rate, and why? "
         "Everything not listed here is set in the TOML file.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),

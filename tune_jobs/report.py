@@ -25,6 +25,7 @@ import tyro
 
 from tune_jobs.config import SweepConfig, validate
 from tune_jobs.errors import UserError, exit_status, unknown_name
+from tune_jobs.formatting import without_controls
 from tune_jobs.reading import table_of_runs
 from tune_jobs.reading.cells import printable
 from tune_jobs.reading.said import judgeable
@@ -98,6 +99,7 @@ def main() -> int:
     options = tyro.cli(
         Options,
         prog="report.py",
+        args=without_controls(sys.argv[1:]),
         description=f"{__doc__}\nThe table\n\n{table_of_runs.__doc__}",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
