@@ -52,7 +52,7 @@ class LocalCluster:
         """`cluster/local.sh WORDS`; its output, its errors too where it failed."""
         done = subprocess.run(
             [str(ROOT / "cluster" / "local.sh"), *words],
-            env=self.surroundings(), capture_output=True, text=True, timeout=300,
+            env=self.surroundings(), capture_output=True, text=True, timeout=900,
         )  # fmt: skip
         return done.stdout + (done.stderr if done.returncode else "")
 

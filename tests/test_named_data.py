@@ -103,7 +103,8 @@ def test_splits_of_a_folder_are_its_own_and_colour_stays(tmp_path: Path) -> None
     config = asked(tmp_path, "--data", f"folder:{tmp_path}/images", "--target", "0.99",
                    "--model", "mlp", "--batch-sizes", "16")  # fmt: skip
     path = preparing.data(config)
-    assert (config.validation_examples, preparing.train_examples(config, path)) == (6, 16)
+    known = preparing.data_facts(config, path, SweepStore(tmp_path / "runs" / "it"))
+    assert (config.validation_examples, known["train_examples"]) == (6, 16)
 
 
 def test_images_of_unequal_size_are_fitted_where_a_size_is_given(tmp_path: Path) -> None:

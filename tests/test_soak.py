@@ -73,7 +73,7 @@ def test_the_table_tells_each_sweep_in_a_line(soak: Any) -> None:
 def test_a_short_soak_finds_no_violation(tmp_path: Path, data_dir: Path) -> None:
     out = tmp_path / "result.json"
     done = subprocess.run(
-        [sys.executable, str(SOAK), "--minutes", "10", "--sweeps", "1", "--seed", "2",
+        [sys.executable, str(SOAK), "--minutes", "60", "--sweeps", "1", "--seed", "2",
          "--data-dir", str(data_dir), "--out", str(out)],
         capture_output=True, text=True, env=None,
     )  # fmt: skip
