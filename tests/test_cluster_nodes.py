@@ -151,10 +151,10 @@ def test_a_sweep_outlives_a_worker_and_the_tracking_server(cluster: LocalCluster
     before = [row.trial_id for row in store.read_trials()]
     cluster.call("lose", "worker2")
     cluster.call("tracking", "start")
-    said, _ = job.communicate(timeout=200)
+    said, _ = job.communicate(timeout=600)
     assert job.returncode == 0, said[-3000:]
     if "--resume completes them" in said:  # the sweep was over before the server was back
-        told, _ = cluster.submit("--resume", "--name", "loses").communicate(timeout=200)
+        told, _ = cluster.submit("--resume", "--name", "loses").communicate(timeout=600)
         assert "--resume completes them" not in told, told[-3000:]
 
     rows = check_whole(cluster, "loses")
@@ -177,14 +177,14 @@ def test_a_sweep_that_was_stopped_goes_on(cluster: LocalCluster) -> None:
         r"submitted (stopped-\S+)", subprocess_output := first_lines(job, "submitted")
     ) or [subprocess_output]
     stopping = cluster.submit("--stop", submission)
-    said, _ = stopping.communicate(timeout=90)
+    said, _ = stopping.communicate(timeout=300)
     assert "stopped" in said.splitlines()[-1], said
-    job.communicate(timeout=60)
+    job.communicate(timeout=300)
     assert job.returncode == 1
     kept = store.read_trials()
 
     again = cluster.submit("--resume", "--name", "stopped")
-    said, _ = again.communicate(timeout=250)
+    said, _ = again.communicate(timeout=600)
     assert again.returncode == 0, said[-3000:]
     rows = {row.trial_id: row for row in check_whole(cluster, "stopped")}
     assert all(rows[row.trial_id] == row for row in kept)
@@ -196,7 +196,7 @@ def test_a_folder_that_the_nodes_do_not_share_is_refused(cluster: LocalCluster) 
     if "--loopback" in cluster.started_with:
         pytest.skip("without network namespaces all nodes see the same folders")
     job = cluster.submit("--runs-dir", str(unseen), *options("unseen"))
-    said, _ = job.communicate(timeout=120)
+    said, _ = job.communicate(timeout=600)
     shutil.rmtree(unseen, ignore_errors=True)
     assert job.returncode == 2, said[-3000:]
     assert "--runs-dir" in said and "is not the same folder on the nodes" in said
