@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +14,6 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tune_jobs.config import SweepConfig
-from tune_jobs.formatting import without_controls
 
 _TYPES: dict[str, Any] = {
     "int": int,
@@ -70,14 +71,15 @@ def flag_names() -> list[str]:
 
 def parse(arguments: Sequence[str] | None = None) -> Invocation:
     """Parse a command line. Exits with status 2 on an unknown flag, 0 on --help."""
-    parsed: Any = tyro.cli(
-        _options_type(),
-        prog="sweep.py",
-        args=without_controls(sys.argv[1:] if arguments is None else arguments),
-        description="Which batch size should I train with, at which learning rate, and why? "
-        "Everything not listed here is set in the TOML file.",
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    with without_controls():
+        parsed: Any = tyro.cli(
+            _options_type(),
+            prog="sweep.py",
+            args=list(arguments) if arguments is not None else sys.argv[1:],
+            description="Which batch size should I train with, at which learning rate, and why? "
+            "Everything not listed here is set in the TOML file.",
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
     given: dict[str, Any] = {}
     for group in fields(parsed):
         if group.name != "action":
@@ -86,6 +88,19 @@ def parse(arguments: Sequence[str] | None = None) -> Invocation:
     # By identity: 0 is a value that was given.
     was_given = {k: v for k, v in given.items() if v is not None and v is not False}
     return Invocation(parsed.action, was_given)
+
+
+@contextmanager
+def without_controls() -> Iterator[None]:
+    """Errors that are written meanwhile quote a command line: what would steer a terminal is shown
+    as a replacement character."""
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            yield
+    finally:
+        marks = dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
+        sys.stderr.write(told.getvalue().translate({**marks, ord("\n"): "\n"}))
 
 
 def _options_type() -> type:

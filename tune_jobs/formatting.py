@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 
 UNITS_OF_TIME = (("ms", 1e-3, 0.1), ("s", 1.0, 180.0), ("min", 60.0, 10_800.0), ("h", 3600.0, None))
 PREFIXES = (("", 1.0, 1e6), ("M", 1e6, 1e9), ("G", 1e9, 1e12), ("T", 1e12, None))
@@ -20,12 +19,6 @@ DASH = "-"
 ACCURACY = "accuracy"  # the metric that words take for granted
 SPLITS = r"(?:^|[\W_])(?:val|valid|validation|dev|eval|test|train|training)(?:$|[\W_])"
 MOST_DECIMALS = 9
-
-
-def without_controls(texts: Iterable[str]) -> list[str]:
-    """The texts, what would steer a terminal shown as a replacement character."""
-    marks = dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
-    return [text.translate(marks) for text in texts]
 
 
 def quantity(

@@ -23,9 +23,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 
+from tune_jobs.command_line import without_controls
 from tune_jobs.config import SweepConfig, validate
 from tune_jobs.errors import UserError, exit_status, unknown_name
-from tune_jobs.formatting import without_controls
 from tune_jobs.reading import table_of_runs
 from tune_jobs.reading.cells import printable
 from tune_jobs.reading.said import judgeable
@@ -96,13 +96,13 @@ SOURCES = "give one of: a sweep's folder, --table FILE, --from-mlflow EXPERIMENT
 
 
 def main() -> int:
-    options = tyro.cli(
-        Options,
-        prog="report.py",
-        args=without_controls(sys.argv[1:]),
-        description=f"{__doc__}\nThe table\n\n{table_of_runs.__doc__}",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    with without_controls():
+        options = tyro.cli(
+            Options,
+            prog="report.py",
+            description=f"{__doc__}\nThe table\n\n{table_of_runs.__doc__}",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
     return exit_status(partial(run, options))
 
 
