@@ -287,11 +287,12 @@ def by(way: str) -> Callable[[World], Chosen]:
             looks = with_look(looks, look_now(world, looks))
             if rates_are_due(looks, world.trials, config):
                 search_further(world, looks[-1])
-        used = [t for t in world.trials if t.batch_size == (looks[-1].used if looks else None)]
-        if not used:
+        use = looks[-1].used if looks else None
+        bases_run = [t.base_learning_rate for t in world.trials
+                     if t.stage == "confirm" and t.batch_size == use]  # fmt: skip
+        if use is None or not bases_run:
             return Chosen((sizes[0], 0))
-        size, base = used[-1].batch_size, used[-1].base_learning_rate
-        return Chosen(world.snapped(size, base), world.bound)
+        return Chosen(world.snapped(use, bases_run[-1]), world.bound)
 
     return strategy
 
