@@ -19,10 +19,9 @@ from tune_jobs.measure.clock import chosen
 from tune_jobs.planning import learning_rates
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.planning.batch_schedules import Given
-from tune_jobs.planning.confirm_plan import most_runs, next_block, next_runs, unbracketed
+from tune_jobs.planning.confirm_plan import most_runs, next_runs, seeds_looked_at, unbracketed
 from tune_jobs.planning.extending import TRIALS, next_size
 from tune_jobs.planning.looks import (
-    confirm_runs,
     goes_on,
     is_due,
     last_look,
@@ -282,9 +281,7 @@ def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
 def look(job: Job) -> None:
     """Judge the confirm runs, and keep what that leaves open: the next block is planned by it."""
     answer, looks = answer_of_sweep(job.config, job.store), job.store.read_looks()
-    before = last_look(looks)
-    again = before is not None and before.runs == confirm_runs(answer.trials)
-    seeds = before.seeds if before and again else next_block(job.config, before)
+    seeds = seeds_looked_at(job.config, looks, answer.trials)
     found = look_of(answer.verdicts[0], job.config, answer.trials, seeds)
     job.store.write_looks(with_look(looks, found))
     job.progress.judged(answer.verdicts[0], goes_on(found, job.config))

@@ -35,13 +35,11 @@ import pyarrow.parquet as pq
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
-from tune_jobs.planning.confirm_plan import next_block, next_runs
+from tune_jobs.planning.confirm_plan import next_runs, seeds_looked_at
 from tune_jobs.planning.known import Known, Proposal
 from tune_jobs.planning.learning_rates import bases_to_confirm, propose
 from tune_jobs.planning.looks import (
-    confirm_runs,
     is_due,
-    last_look,
     look_of,
     open_looks,
     rates_are_due,
@@ -323,10 +321,7 @@ def look_now(world: World, looks: Sequence[Look]) -> Look:
         runs, policy, searched=searched_runs(config, world.trials), target=config.target
     )
     world.bound = verdict.use.regret_bound if verdict.use else None
-    before = last_look(looks)
-    again = before is not None and before.runs == confirm_runs(world.trials)
-    seeds = before.seeds if before and again else next_block(config, before)
-    return look_of(verdict, config, world.trials, seeds)
+    return look_of(verdict, config, world.trials, seeds_looked_at(config, looks, world.trials))
 
 
 def joint(world: World, seed: int, history: Sequence[tuple[Cell, float]]) -> Cell:

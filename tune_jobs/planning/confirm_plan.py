@@ -14,7 +14,7 @@ from statistics import median
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.settling import BLOCKS, LONGEST
-from tune_jobs.planning.looks import goes_on, last_look
+from tune_jobs.planning.looks import confirm_runs, goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
@@ -90,6 +90,17 @@ def next_block(config: SweepConfig, look: Look | None) -> int:
     """Seeds of each batch size that is alive, once the next block is made."""
     before = 0 if look is None else look.seeds
     return min(config.seeds, next((n for n in (FIRST_BLOCK, *BLOCKS) if n > before), config.seeds))
+
+
+def seeds_looked_at(
+    config: SweepConfig, looks: Sequence[Look], trials: Sequence[TrialResult]
+) -> int:
+    """Seeds of each batch size alive, at a look now: those of the last one where no run was made
+    since, which is then looked at once more for what the search has told."""
+    before = last_look(looks)
+    if before is not None and before.runs == confirm_runs(trials):
+        return before.seeds
+    return next_block(config, before)
 
 
 def best_rates(config: SweepConfig, trials: Sequence[TrialResult]) -> dict[int, TrialResult]:
