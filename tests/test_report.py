@@ -348,14 +348,15 @@ def test_the_page_is_one_file(run: Run, tmp_path: Path) -> None:
     assert [p.name for p in page.parent.iterdir()] == ["page.html"]
 
 
-def test_epochs_are_called_epochs(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["epochs", "tokens"])
+def test_what_is_no_example_is_called_what_it_is(run: Run, tmp_path: Path, unit: str) -> None:
     took = [(8, 3), (8, 4), (8, 3), (32, 9), (32, 8), (32, 9)]
-    of = [{"batch_size": size, "epochs_to_target": epochs} for size, epochs in took]
-    status, out, _ = run("--table", write_csv(tmp_path / "epochs.csv", of))
+    of = [{"batch_size": size, f"{unit}_to_loss": count} for size, count in took]
+    status, out, _ = run("--table", write_csv(tmp_path / "taken.csv", of))
     assert status == 0
     out = " ".join(out.split())
-    assert "expected to be the fewest epochs" in out and "as many epochs" in out
-    assert out.count("examples") == 1 and "batch epochs" in out  # the goal of that name
+    assert f"expected to be the fewest {unit}" in out and f"as many {unit}" in out
+    assert out.count("examples") == 1 and f"batch {unit}" in out  # the goal of that name
 
 
 # A sweep's folder

@@ -337,8 +337,8 @@ class TargetRun:
             what stands beside its numbers.
         val_metric, test_metric, train_metric, test_metric_at_equal_updates: of a metric that is no
             accuracy, what the accuracies are of one.
-        examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, or `epochs`
-            where a table does not tell how many examples an epoch has.
+        examples_unit: what `examples_to_target` and `examples_seen` count: `examples`, `tokens`, or
+            `epochs` where a table does not tell how many examples an epoch has.
     """
 
     workload: str

@@ -484,3 +484,11 @@ def test_quantities_in_rows_and_batch_sizes_as_powers_are_read(tmp_path: Path) -
     assert by_size(wide, "test_accuracy") == {16: [0.91], 32: [0.92]}
     powers = read(tmp_path, "batch size,seed,time to target (s)\n2^4,0,3\n2**5,0,4\n")
     assert by_size(powers) == {16: [3.0], 32: [4.0]}
+
+
+def test_tokens_a_second_tell_how_long_tokens_to_a_target_took(tmp_path: Path) -> None:
+    text = "bs,seed,tokens_to_loss,tokens/s\n32,1,1000,10\n32,2,1100,10\n64,1,1500,30\n64,2,,30\n"
+    assert by_size(read(tmp_path, text), "time_to_target_seconds") == {
+        32: [100.0, 110.0],
+        64: [50.0, None],
+    }

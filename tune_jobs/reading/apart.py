@@ -29,7 +29,7 @@ IDENTIFIER = re.compile(
     r"|comments?|sha|commit|command|end_time|start_time|tags?|description|ip)"
 )  # fmt: skip
 MOST_TOLD = 6
-BUDGETS = ("epochs", "updates", "examples_seen")
+BUDGETS = ("epochs", "updates", "examples_seen", "tokens")
 
 
 def judged_apart(

@@ -48,8 +48,8 @@ UNIT_OF = {
     "time_to_target_seconds": "seconds", "train_seconds": "seconds", "epoch_seconds": "seconds",
     "update_seconds": "seconds", "peak_memory_mib": "MiB", "energy_joules": "joules",
 }  # fmt: skip
-COUNTED = ("epochs", "updates", "examples_seen", "epochs_to_target", "updates_to_target",
-           "examples_to_target")  # fmt: skip
+COUNTED = ("epochs", "updates", "examples_seen", "tokens", "epochs_to_target",
+           "updates_to_target", "examples_to_target", "tokens_to_target")  # fmt: skip
 A_DATE = 3e8  # seconds since 1970 are more, trainings take less
 
 
@@ -306,7 +306,7 @@ def require_columns(named: Named, table: TableFile, source: str) -> None:
     have = set(named.by_ours)
     sized = named.sized_by is not None or have & {"batch_size", "per_device_batch_size"}
     lacking = [] if sized else ["batch_size"]
-    usable = {*TO_TARGET, "epochs_to_target", "examples_per_second", "updates_per_second",
+    usable = {*TO_TARGET, "epochs_to_target", "tokens_to_target", "examples_per_second", "updates_per_second",
               "tokens_per_second", "epoch_seconds", "update_seconds", "train_seconds"}  # fmt: skip
     if not have & usable and named.metric is None:
         lacking.append(" or ".join(TO_TARGET))
@@ -342,7 +342,7 @@ def _near_value(columns: Sequence[str], named: Named | None) -> tuple[str, str] 
     """The unread column whose name speaks of a time, a count or a metric, and which it may be."""
     by_word = (("time_to_target_seconds", r"time|sec|hour|min|dur"), ("epochs_to_target", "epoch"),
                ("updates_to_target", "step|iter|update"), ("examples_to_target", "example|sample"),
-               ("metric", r"met|eval|qual|perf|res"))  # fmt: skip
+               ("tokens_to_target", "tok"), ("metric", r"met|eval|qual|perf|res"))  # fmt: skip
     counted = [c.theirs for o, c in named.by_ours.items() if o in COUNTED] if named else []
     unread = [c for c, _ in named.unread] if named else list(columns)
     for ours, pattern in by_word:
@@ -355,5 +355,5 @@ def _near_value(columns: Sequence[str], named: Named | None) -> tuple[str, str] 
 
 def spent_of(to_target: str) -> str:
     """How far a run went, in the unit of what it took to the target."""
-    both = dict(zip(TO_TARGET, SPENT, strict=True)) | {"epochs_to_target": "epochs"}
-    return both[to_target]
+    both = dict(zip(TO_TARGET, SPENT, strict=True))
+    return both.get(to_target, to_target.split("_")[0])  # epochs and tokens

@@ -22,6 +22,7 @@ TO_TARGET_OF = {
     "epochs": "epochs_to_target",
     "updates": "updates_to_target",
     "examples_seen": "examples_to_target",
+    "tokens": "tokens_to_target",
 }
 
 

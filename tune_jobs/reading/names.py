@@ -20,7 +20,7 @@ ACCURACIES = ("val_accuracy", "train_accuracy", "test_accuracy")
 COLUMNS = ("workload", "batch_size", "seed", "target", *TO_TARGET, *SPENT, *COSTS, *ACCURACIES,
            "device")  # fmt: skip
 # What a table may hold besides, from which those are found.
-FOUND_FROM = ("epochs_to_target", "epochs", "train_examples", "epoch_seconds", "update_seconds",
+FOUND_FROM = ("epochs_to_target", "epochs", "tokens_to_target", "tokens", "train_examples", "epoch_seconds", "update_seconds",
               "updates_per_second", "tokens_per_second", "per_device_batch_size", "devices",
               "gradient_accumulation", "wall_time", "reports", "metric", "run", "state",
               "fault")  # fmt: skip
@@ -37,6 +37,7 @@ COUNT = r"(?:num|n|no|nr|number|count|total)(?:_of)?_"
 TARGET = r"(?:to|till|until)_.*?"
 DEVICE = r"(?:gpu|device|accelerator|tpu|npu|replica|cuda_device)s?"
 RATE = r"_?(?:per|/)_?(?:s|sec|second)"
+TOKENS = r"(?:tokens?|toks?)"
 EXAMPLES = r"(?:example|sample|image|img|sequence|seq|item|record|instance)s?"
 UPDATES = r"(?:update|step|iteration|iter|it)s?"
 ACCURACY = r"(?:accuracy|acc|top_?1(?:_acc(?:uracy)?)?)"
@@ -66,12 +67,13 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("updates_to_target", "", rf"(?:{COUNT})?{UPDATES}_(?:{TARGET}|needed|required)"),
     ("updates_to_target", "", rf"(?:target|convergence)_{UPDATES}"),
     ("examples_to_target", "", rf"(?:{COUNT})?{EXAMPLES}_(?:{TARGET}|needed|required)"),
+    ("tokens_to_target", "", rf"(?:{COUNT})?{TOKENS}_(?:{TARGET}|needed|required)"),
     ("epoch_seconds", "time", rf"(?:{TIME}|(?P<lead>{UNIT}|s))_?(?:per|/)_?epoch|epoch_{TIME}"),
     ("update_seconds", "time", rf"(?:{TIME}|(?P<lead>{UNIT}|s))_?(?:per|/)_?{UPDATES}"),
     ("update_seconds", "time", rf"{UPDATES}_{TIME}"),
     ("examples_per_second", "", rf"{TRAIN}(?:{EXAMPLES}{RATE}|throughput(?:_{EXAMPLES}{RATE})?)"),
     ("updates_per_second", "", rf"{UPDATES}{RATE}"),
-    ("tokens_per_second", "", rf"(?:tokens?|tok){RATE}"),
+    ("tokens_per_second", "", rf"{TOKENS}{RATE}"),
     ("train_seconds", "time", rf"{WHOLE}{TIME}(?:_total)?|(?P<lead>{UNIT})"),
     ("train_seconds", "time", rf"(?:relative|process|fit|relative_wall)_{TIME}(?:_process)?"),
     ("wall_time", "", r"time_?stamp|datetime|date"),
@@ -80,6 +82,7 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("reports", "", r"training_iteration|round|checkpoint|point"),
     ("updates", "", rf"{TRAIN}(?:global_)?{UPDATES}|(?:{COUNT}|train_|training_|max_){UPDATES}"),
     ("examples_seen", "", rf"{EXAMPLES}_(?:seen|processed)|(?:{COUNT})?{EXAMPLES}_trained"),
+    ("tokens", "", rf"(?:{COUNT}|train(?:ing)?_)?{TOKENS}(?:_(?:seen|processed|consumed|trained))?"),
     ("train_examples", "", rf"(?:data_?set|train(?:ing)?|train_?set|data)_(?:size|{EXAMPLES})"),
     ("train_examples", "", rf"n_train|{COUNT}train(?:ing)?(?:_{EXAMPLES})?"),
     ("peak_memory_mib", "memory", r"(?:(?:peak|max|gpu|cuda|device|total)_)*"

@@ -24,14 +24,14 @@ from tune_jobs.reading.names import ACCURACIES, COSTS, SPENT, TO_TARGET
 from tune_jobs.reading.table_file import TableFile
 
 WORDS = ("workload", "device", "run", "state", "fault")
-COUNTS_TO_TARGET = (*TO_TARGET, "epochs_to_target")
+COUNTS_TO_TARGET = (*TO_TARGET, "epochs_to_target", "tokens_to_target")
 SUMMARY = re.compile(
     r"(?:mean|average|avg|median|total|sum|std|st\.?\s?dev|s\.?d|min(?:imum)?|max(?:imum)?|overall)\.?:?",
     re.IGNORECASE,
 )
 UNITS = {"time": SECONDS, "memory": MIB, "energy": JOULES}
 # A dash or a word for never says that these are unknown.
-MAY_FAIL = (*SPENT, *COSTS, "epochs", "epoch_seconds", "update_seconds", "updates_per_second",
+MAY_FAIL = (*SPENT, *COSTS, "epochs", "tokens", "epoch_seconds", "update_seconds", "updates_per_second",
             "tokens_per_second", "wall_time", "reports")  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tune_jobs.reading import cells
 from tune_jobs.reading.columns import Named
 from tune_jobs.reading.rows import COUNTS_TO_TARGET, Row
 
-COUNTERS = ("epochs", "updates", "examples_seen", "reports")
+COUNTERS = ("epochs", "updates", "examples_seen", "tokens", "reports")
 CLOCKS = ("wall_time", "train_seconds")
 LEAST = 3  # rows that make a curve beyond doubt
 

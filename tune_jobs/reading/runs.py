@@ -31,13 +31,15 @@ def runs_of(
 ) -> tuple[list[TargetRun], list[str]]:
     """One run for each row. Raises UserError for what contradicts."""
     whole = any(row.get("train_examples") for row in rows)
-    in_epochs = _in_epochs(rows)
-    read = [_run(_spelled_out(row, in_epochs), stem, metric, in_epochs) for row in rows]
+    unit = _unit(rows)
+    read = [_run(_spelled_out(row, unit), stem, metric, unit) for row in rows]
     _refuse_mixed_targets(rows, read)
     for row, run in zip(rows, read, strict=True):
         _refuse_contradiction(row, run)
     derived, notes = _known_for_all(rows, read, _derived(read))
-    if in_epochs and not whole:
+    if unit == "tokens":
+        notes.append("tokens stand in the place of examples")
+    elif unit == "epochs" and not whole:
         notes.append("epochs stand in the place of examples: how many an epoch has is not told")
     return on_a_grid(derived), notes
 
@@ -45,20 +47,25 @@ def runs_of(
 # From rows
 
 
-def _in_epochs(rows: Sequence[Row]) -> bool:
-    """Whether epochs are all that counts what a target took."""
-    if not any(row.get("epochs_to_target") is not None for row in rows):
-        return False
-    better = ("examples_to_target", "updates_to_target", "train_examples")
-    return not any(row.get(name) is not None for row in rows for name in better)
+def _unit(rows: Sequence[Row]) -> str:
+    """What counts what a target took: tokens or epochs where nothing counts examples."""
+
+    def known(*names: str) -> bool:
+        return any(row.get(name) is not None for row in rows for name in names)
+
+    if known("examples_to_target", "updates_to_target"):
+        return "examples"
+    if known("tokens_to_target"):
+        return "tokens"
+    return "epochs" if known("epochs_to_target") and not known("train_examples") else "examples"
 
 
-def _spelled_out(row: Row, in_epochs: bool) -> Row:
-    """Examples and seconds from epochs, and examples per second from the time of an update."""
+def _spelled_out(row: Row, unit: str) -> Row:
+    """Examples and seconds from epochs or tokens, and throughput from the time of an update."""
     values: dict[str, Any] = {}
     size, epochs = row.get("batch_size"), row.get("epochs")
-    examples = 1 if in_epochs else row.get("train_examples")
-    to_target = row.get("epochs_to_target")
+    to_target, tokens = row.get("epochs_to_target"), unit == "tokens"
+    examples = 1 if unit == "epochs" else None if tokens else row.get("train_examples")
     for count, ours, seconds in (
         (to_target, "examples_to_target", "time_to_target_seconds"),
         (epochs, "examples_seen", "train_seconds"),
@@ -67,6 +74,11 @@ def _spelled_out(row: Row, in_epochs: bool) -> Row:
             values[ours] = count * examples
         if count and row.get("epoch_seconds") and row.get(seconds) is None:
             values[seconds] = count * row.get("epoch_seconds")
+    if tokens:
+        count, rate = row.get("tokens_to_target"), row.get("tokens_per_second")
+        values |= {"examples_to_target": count, "examples_seen": row.get("tokens")}
+        if count and rate and row.get("time_to_target_seconds") is None:
+            values.setdefault("time_to_target_seconds", count / rate)
     if row.get("examples_per_second") is None:
         if row.get("update_seconds"):
             values["examples_per_second"] = size / row.get("update_seconds")
@@ -77,7 +89,7 @@ def _spelled_out(row: Row, in_epochs: bool) -> Row:
     return row.having(**values)
 
 
-def _run(row: Row, stem: str, metric: Metric | None, in_epochs: bool) -> TargetRun:
+def _run(row: Row, stem: str, metric: Metric | None, unit: str) -> TargetRun:
     """The row's own values as a run; what it does not say is None."""
     values = {name: row.get(name) for name in PLAIN}
     for name in ("examples_seen", "updates"):
@@ -88,7 +100,7 @@ def _run(row: Row, stem: str, metric: Metric | None, in_epochs: bool) -> TargetR
         measured_time_to_target_seconds=None,
         test_accuracy_at_equal_updates=None,
         resolution=_resolution(row),
-        examples_unit="epochs" if in_epochs else "examples",
+        examples_unit=unit,
         **values,
     )
     if metric is None or metric.mode is None:

@@ -125,7 +125,7 @@ def of_final_metric(rows: Sequence[Row], named: Named, is_curve: bool) -> list[s
                 times.setdefault(row.get("batch_size"), []).append(value)
         shown = "; ".join(f"{size}: {seconds(median(of))}" for size, of in sorted(times.items()))
         told.append(f"whole trainings took, shown and not judged: {shown}")
-    for name in ("epochs", "examples_seen"):
+    for name in ("epochs", "examples_seen", "tokens"):
         budgets = [v for row in rows if (v := row.get(name))]
         if budgets and max(budgets) > 1.1 * min(budgets):
             told.append(f"the runs did not end at an equal budget ({name} {min(budgets):g} to "

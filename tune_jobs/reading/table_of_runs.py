@@ -2,14 +2,14 @@
 
     batch_size     examples for each update, a positive integer, or within a name as in `bs32-seed1`
     seed           an integer; runs that share one are compared in pairs; blank makes it careful
-    time_to_target_seconds, examples_to_target, updates_to_target, epochs_to_target
+    time_to_target_seconds, examples_to_target, updates_to_target, epochs_to_target, tokens_to_target
                    what it took to reach the target; empty (or nan, none, inf, `-`, OOM, `did not
                    converge`) where it was never reached
     target         what was to be reached; several for each run show how the answer moves with it
     metric         without any of those: how good the run was at its end, at an equal budget; or,
                    with a row for each epoch, how good it was then (--target says what is wanted)
     workload       what was trained; one verdict for each
-    train_seconds, examples_seen, updates, epochs
+    train_seconds, examples_seen, updates, epochs, tokens
                    how far the run went, whether it reached the target or not
     examples_per_second, peak_memory_mib, learning_rate
     energy_joules  of the whole run where `examples_seen` is known, else to the target
