@@ -345,7 +345,7 @@ class Verdict:
         search_cost: None of a table.
         left_out: how many runs are no part of this, and why.
         schedule: what a batch schedule takes; None where none was asked for.
-        examples_unit: what `examples_to_target` counts: `examples`, or `tokens` or `epochs` of a table.
+        examples_unit: what `examples_to_target` counts; of a table also `tokens`, `epochs`.
         warnings: everything a careful reader should know before trusting the numbers.
     """
 

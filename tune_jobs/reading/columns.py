@@ -306,8 +306,9 @@ def require_columns(named: Named, table: TableFile, source: str) -> None:
     have = set(named.by_ours)
     sized = named.sized_by is not None or have & {"batch_size", "per_device_batch_size"}
     lacking = [] if sized else ["batch_size"]
-    usable = {*TO_TARGET, "epochs_to_target", "tokens_to_target", "examples_per_second", "updates_per_second",
-              "tokens_per_second", "epoch_seconds", "update_seconds", "train_seconds"}  # fmt: skip
+    usable = {*TO_TARGET, "epochs_to_target", "tokens_to_target", "examples_per_second",
+              "updates_per_second", "tokens_per_second", "epoch_seconds", "update_seconds",
+              "train_seconds"}  # fmt: skip
     if not have & usable and named.metric is None:
         lacking.append(" or ".join(TO_TARGET))
     if lacking:

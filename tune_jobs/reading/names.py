@@ -20,10 +20,10 @@ ACCURACIES = ("val_accuracy", "train_accuracy", "test_accuracy")
 COLUMNS = ("workload", "batch_size", "seed", "target", *TO_TARGET, *SPENT, *COSTS, *ACCURACIES,
            "device")  # fmt: skip
 # What a table may hold besides, from which those are found.
-FOUND_FROM = ("epochs_to_target", "epochs", "tokens_to_target", "tokens", "train_examples", "epoch_seconds", "update_seconds",
-              "updates_per_second", "tokens_per_second", "per_device_batch_size", "devices",
-              "gradient_accumulation", "wall_time", "reports", "metric", "run", "state",
-              "fault")  # fmt: skip
+FOUND_FROM = ("epochs_to_target", "epochs", "tokens_to_target", "tokens", "train_examples",
+              "epoch_seconds", "update_seconds", "updates_per_second", "tokens_per_second",
+              "per_device_batch_size", "devices", "gradient_accumulation", "wall_time", "reports",
+              "metric", "run", "state", "fault")  # fmt: skip
 MAPPABLE = (*COLUMNS, *FOUND_FROM)
 
 PREFIX = re.compile(
@@ -82,7 +82,7 @@ MEANINGS: tuple[tuple[str, str, str], ...] = (
     ("reports", "", r"training_iteration|round|checkpoint|point"),
     ("updates", "", rf"{TRAIN}(?:global_)?{UPDATES}|(?:{COUNT}|train_|training_|max_){UPDATES}"),
     ("examples_seen", "", rf"{EXAMPLES}_(?:seen|processed)|(?:{COUNT})?{EXAMPLES}_trained"),
-    ("tokens", "", rf"(?:{COUNT}|train(?:ing)?_)?{TOKENS}(?:_(?:seen|processed|consumed|trained))?"),
+    ("tokens", "", rf"(?:{COUNT}|{TRAIN})?{TOKENS}(?:_(?:seen|processed|consumed|trained))?"),
     ("train_examples", "", rf"(?:data_?set|train(?:ing)?|train_?set|data)_(?:size|{EXAMPLES})"),
     ("train_examples", "", rf"n_train|{COUNT}train(?:ing)?(?:_{EXAMPLES})?"),
     ("peak_memory_mib", "memory", r"(?:(?:peak|max|gpu|cuda|device|total)_)*"

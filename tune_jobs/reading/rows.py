@@ -31,8 +31,8 @@ SUMMARY = re.compile(
 )
 UNITS = {"time": SECONDS, "memory": MIB, "energy": JOULES}
 # A dash or a word for never says that these are unknown.
-MAY_FAIL = (*SPENT, *COSTS, "epochs", "tokens", "epoch_seconds", "update_seconds", "updates_per_second",
-            "tokens_per_second", "wall_time", "reports")  # fmt: skip
+MAY_FAIL = (*SPENT, *COSTS, "epochs", "tokens", "epoch_seconds", "update_seconds",
+            "updates_per_second", "tokens_per_second", "wall_time", "reports")  # fmt: skip
 
 
 @dataclass(frozen=True)

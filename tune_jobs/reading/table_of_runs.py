@@ -2,7 +2,8 @@
 
     batch_size     examples for each update, a positive integer, or within a name as in `bs32-seed1`
     seed           an integer; runs that share one are compared in pairs; blank makes it careful
-    time_to_target_seconds, examples_to_target, updates_to_target, epochs_to_target, tokens_to_target
+    time_to_target_seconds, examples_to_target, updates_to_target, epochs_to_target,
+    tokens_to_target
                    what it took to reach the target; empty (or nan, none, inf, `-`, OOM, `did not
                    converge`) where it was never reached
     target         what was to be reached; several for each run show how the answer moves with it
