@@ -8,10 +8,13 @@ whole      search on Ray Tune, its trials training nothing: milliseconds of the 
            report, and how they divide
 broadcast  MNIST through Ray's object store to nodes that have none: several nodes of this machine
 mlflow     rows a second into a real MLflow server on SQLite, and what queueing costs the driver
+load       2,000 trials on Ray Tune, their reports into a real MLflow server: what arrived, the
+           driver's memory, the server's answers, and the sweep's charts in a browser
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import io
 import json
@@ -21,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import defaultdict
@@ -36,6 +40,7 @@ sys.path[0] = str(ROOT)
 os.environ["PYTHONPATH"] = str(ROOT)  # for Ray's workers
 
 import numpy as np
+import psutil
 from rich.console import Console
 
 import tune_jobs.tuning  # noqa: F401  what Ray reads as it is imported
@@ -45,7 +50,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.planning.allowance import Allowance
 from tune_jobs.planning.known import Known
 from tune_jobs.planning.ways import WAYS
-from tune_jobs.records import TrialResult
+from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.reporting.progress import Progress
 from tune_jobs.reporting.standing import Rows
 from tune_jobs.store import SweepStore
@@ -64,6 +69,8 @@ WHOLE_TRIALS = 1_200
 PLACES = 8  # actors at once in `whole`
 RECEIVERS = (1, 2, 4, 8)
 MLFLOW_TRIALS = 100
+LOAD_TRIALS = 2_000
+LOAD_WINDOW = 200  # trials between two looks at the driver's memory
 
 
 class Stopwatch:
@@ -216,10 +223,9 @@ def watched(watch: Stopwatch, calls: list[tuple[type, str, str]]) -> Iterator[No
             setattr(of, name, call)
 
 
-def whole(folder: Path) -> dict[str, Any]:
-    """The tuning loop's milliseconds a report, over the first and the last tenth of the trials."""
+def null_stage(folder: Path, trials: int) -> tuple[stages.Stage, SweepStore]:
+    """A search of so many trials on a Ray of this machine; they train nothing."""
     import ray
-    from ray.tune.execution.tune_controller import TuneController
 
     from tests.simulated_sweep import null_trainable
     from tune_jobs.tuning.cluster import cluster_now
@@ -227,13 +233,21 @@ def whole(folder: Path) -> dict[str, Any]:
     os.environ["RAY_AUTH_MODE"] = "disabled"  # on loopback
     quiet = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
     ray.init(address="local", num_cpus=PLACES, **quiet)
-    config = config_of(folder, trials=WHOLE_TRIALS)
     store = SweepStore.open(str(folder), "scale")
     store.create()
     (data := folder / "data").write_bytes(b"nothing")
     profiles = [rows.profile(batch_size=b, micro_batch_size=b, peak_memory_mib=1.0) for b in SIZES]
-    stage = stages.Stage.of(config, store, data, cluster_now(), profiles)
+    config = config_of(folder, trials=trials)
     stages._trainable = null_trainable(folder, 0.0, saves=False)  # type: ignore[assignment]
+    return stages.Stage.of(config, store, data, cluster_now(), profiles), store
+
+
+def whole(folder: Path) -> dict[str, Any]:
+    """The tuning loop's milliseconds a report, over the first and the last tenth of the trials."""
+    import ray
+    from ray.tune.execution.tune_controller import TuneController
+
+    stage, store = null_stage(folder, WHOLE_TRIALS)
     watch, windows = Stopwatch(), []
     ended = 0
 
@@ -400,7 +414,103 @@ def mlflow(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-PARTS = {"driver": driver, "whole": whole, "broadcast": broadcast, "mlflow": mlflow}
+# All of it at once
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """What arrived in the store and in MLflow, the driver's memory, the server's answers."""
+    import ray
+
+    from tune_jobs.tracking.mlflow_copy import MlflowCopy
+    from tune_jobs.tracking.of_sweep import SweepCopy
+
+    stage, store = null_stage(folder, LOAD_TRIALS)
+    told, memory, driver = {"reports": 0, "ends": 0}, [], psutil.Process()
+    with server(folder) as uri, asked_for(uri) as answers:
+        copy = MlflowCopy(uri, "scale", "scale", folder / "mlflow.json")
+        copy.start({}, {"sweep": "scale"})
+
+        def count(record: object) -> None:
+            ended = isinstance(record, TrialResult)
+            told["ends" if ended else "reports"] += ended or isinstance(record, Measurement)
+            if ended and told["ends"] % LOAD_WINDOW == 0:
+                memory.append(driver.memory_info().rss / 2**20)
+
+        keeper.LISTENERS["scale"] = [SweepCopy(store, copy), count]
+        began = time.perf_counter()
+        stages.search(stage, Allowance(None), resume=False)
+        searched = time.perf_counter() - began
+        ray.shutdown()
+        whole = copy.finish("", {}, [], timeout_seconds=1_800)
+        drained = time.perf_counter() - began
+        held = in_mlflow(uri, "scale")
+        assert copy.page is not None
+        charts = asyncio.run(looked_at(copy.page))
+    points = store.read_measurements()
+    return {
+        "told": told, "whole": whole, "dropped": copy.dropped,
+        "store": {"trials": len(store.read_trials()), "points": len(points)},
+        "mlflow": held, "search_seconds": searched, "drained_seconds": drained,
+        "driver_mib_by_200_trials": [round(mib) for mib in memory],
+        "server_ms": {f"p{p}": float(np.percentile(answers, p)) for p in (50, 90, 99)}
+        | {"n": len(answers), "max": max(answers)},
+        "charts": charts,
+    }  # fmt: skip
+
+
+@contextmanager
+def asked_for(uri: str) -> Iterator[list[float]]:
+    """Milliseconds of a small question to the server, once a second while this lasts."""
+    answers, over = [], threading.Event()
+    address = uri + "/api/2.0/mlflow/experiments/search?max_results=1"
+
+    def ask() -> None:
+        while not over.wait(1):
+            began = time.perf_counter()
+            try:
+                urllib.request.urlopen(address, timeout=60).close()
+            finally:
+                answers.append(1000 * (time.perf_counter() - began))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        asking.join(70)
+
+
+def in_mlflow(uri: str, experiment: str) -> dict[str, int]:
+    """Closed and other runs of trials, and the points of their curves."""
+    from tune_jobs.tracking.client import PARENT, connect, search
+
+    client = connect(uri)
+    of = client.get_experiment_by_name(experiment).experiment_id
+    nested = [run for run in search(client, of) if PARENT in run.data.tags]
+    points = [len(client.get_metric_history(r.info.run_id, "train_seconds")) for r in nested]
+    closed = sum(run.info.status == "FINISHED" for run in nested)
+    return {"closed": closed, "others": len(nested) - closed, "points": sum(points)}
+
+
+async def looked_at(address: str) -> dict[str, Any]:
+    """The sweep's charts in MLflow's UI: seconds until they are drawn, and what is told of runs."""
+    from scripts.bench.browser import open_page
+
+    began = time.perf_counter()
+    async with open_page() as page:
+        await page.open(address)
+        await page.wait_for("document.querySelectorAll('.js-plotly-plot').length > 1", 300)
+        drawn = await page.evaluate("document.querySelectorAll('.js-plotly-plot').length")
+        matching = await page.evaluate(
+            "(document.body.innerText.match(/[^\\n]*matching runs?/) || [''])[0]"
+        )
+    return {"seconds": time.perf_counter() - began, "drawn": drawn, "told": matching}
+
+
+PARTS = {
+    "driver": driver, "whole": whole, "broadcast": broadcast, "mlflow": mlflow, "load": load,
+}  # fmt: skip
 
 
 def main() -> None:
