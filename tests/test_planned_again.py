@@ -15,20 +15,11 @@ import pytest
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.judging import judge_runs
-from tune_jobs.planning.confirm_plan import next_block, next_runs
+from tune_jobs.planning.confirm_plan import seeds_looked_at
 from tune_jobs.planning.known import Known, Proposal, known_now
 from tune_jobs.planning.learning_rates import bases_to_confirm, propose
-from tune_jobs.planning.looks import (
-    confirm_runs,
-    is_due,
-    last_look,
-    look_of,
-    open_looks,
-    rates_are_due,
-    trials_wanted,
-    was_searched_since,
-    with_look,
-)
+from tune_jobs.planning.looks import look_of, open_looks, with_look
+from tune_jobs.planning.next_step import next_step
 from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
 from tune_jobs.records import ConfirmRun, Look, Measurement, TrialResult
@@ -112,17 +103,14 @@ def planned(config: SweepConfig, now: Rows) -> Asked | None:
         if asked is not None:
             return asked
     while True:
-        if rates_are_due(now.looks, now.trials, config):
-            look = last_look(now.looks)
-            assert look is not None
-            further = replace(config, trials=trials_wanted(look, config))
-            return propose(further, SIZES, now.known(), look.rates)
-        if not was_searched_since(now.looks, now.trials):
-            confirmed = [t for t in now.trials if t.stage == "confirm"]
-            found = partial(bases_to_confirm, config, SIZES, now.known(), confirmed)
-            runs = next_runs(config, now.trials, now.looks, found() if config.structured else {})
-            if runs or not is_due(now.looks, now.trials):
-                return runs[0] if runs else None
+        confirmed = [t for t in now.trials if t.stage == "confirm"]
+        found = partial(bases_to_confirm, config, SIZES, now.known(), confirmed)
+        step = next_step(config, now.trials, now.looks, found() if config.structured else {})
+        if step.trials:
+            further = replace(config, trials=step.trials)
+            return propose(further, SIZES, now.known(), now.looks[-1].rates)
+        if not step.look:
+            return step.runs[0] if step.runs else None
         now.looks = with_look(now.looks, looked(config, now))
         now.history.append((len(now.trials), now.looks))
 
@@ -142,10 +130,7 @@ def _looked(config: SweepConfig, now: Rows) -> Look:
         replace(policy, looks=open_looks(now.looks, now.trials)), PROFILES,
         searched=searched_runs(config, now.trials), target=config.target,
     )  # fmt: skip
-    before = last_look(now.looks)
-    again = before is not None and before.runs == confirm_runs(now.trials)
-    seeds = before.seeds if before and again else next_block(config, before)
-    return look_of(verdict, config, now.trials, seeds)
+    return look_of(verdict, config, now.trials, seeds_looked_at(config, now.looks, now.trials))
 
 
 def swept(config: SweepConfig, now: Rows) -> Rows:

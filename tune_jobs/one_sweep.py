@@ -19,19 +19,10 @@ from tune_jobs.measure.clock import chosen
 from tune_jobs.planning import learning_rates
 from tune_jobs.planning.allowance import FURTHER, Allowance
 from tune_jobs.planning.batch_schedules import Given
-from tune_jobs.planning.confirm_plan import most_runs, next_runs, seeds_looked_at, unbracketed
+from tune_jobs.planning.confirm_plan import most_runs, seeds_looked_at, unbracketed
 from tune_jobs.planning.extending import TRIALS, next_size
-from tune_jobs.planning.looks import (
-    goes_on,
-    is_due,
-    last_look,
-    look_of,
-    rates_are_due,
-    searched,
-    trials_wanted,
-    was_searched_since,
-    with_look,
-)
+from tune_jobs.planning.looks import goes_on, last_look, look_of, searched, with_look
+from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.population import members_of
 from tune_jobs.planning.schedule_runs import given_by, runs_made, runs_missing, schedule_known
 from tune_jobs.planning.ways import known_of, way_of
@@ -199,20 +190,17 @@ def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
 
 def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
     """The search trials that the last look asks for, if any."""
-    looks, trials = job.store.read_looks(), job.store.read_trials()
-    look = last_look(looks)
-    late = job.for_fixed.is_over(FURTHER)
-    if look is None or late or not rates_are_due(looks, trials, job.config):
+    wanted, look = step_of(job, {}).trials, last_look(job.store.read_looks())
+    if not wanted or look is None:
         return False
-    wanted = trials_wanted(look, job.config)
-    sizes = ", ".join(map(str, look.rates))
+    sizes, before = ", ".join(map(str, look.rates)), searched(job.store.read_trials())
     job.say(
         f"search goes on: what is open is the best learning rates of {sizes}; "
-        f"{wanted - searched(trials)} more trials"
+        f"{wanted - before} more trials"
     )
     with heard(job, copy, "search", wanted):
         stages.search_further(stage, job.for_fixed, look.rates, wanted)
-    return searched(job.store.read_trials()) > searched(trials)
+    return searched(job.store.read_trials()) > before
 
 
 def evolve(job: Job, stage: Stage, copy: SweepCopy) -> None:
@@ -264,18 +252,16 @@ def bases_to_confirm(job: Job) -> dict[int, float]:
 
 def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
     """The confirm runs that are missing now; a block that is complete is looked at first."""
-    config, store = job.config, job.store
-    while True:
-        trials, looks = store.read_trials(), store.read_looks()
-        if rates_are_due(looks, trials, config) and not job.for_fixed.is_over(FURTHER):
-            return []
-        if was_searched_since(looks, trials):
-            look(job)
-            continue
-        runs = [] if job.for_fixed.is_over() else next_runs(config, trials, looks, bases)
-        if runs or not is_due(looks, trials):
-            return runs
+    while (step := step_of(job, bases)).look:
         look(job)
+    return [*step.runs]
+
+
+def step_of(job: Job, bases: Mapping[int, float]) -> Step:
+    """What comes next by the store's rows, in the time that is left."""
+    allowance, rows = job.for_fixed, (job.store.read_trials(), job.store.read_looks())
+    late, over = allowance.is_over(FURTHER), allowance.is_over()
+    return next_step(job.config, *rows, bases, may_search=not late, may_run=not over)
 
 
 def look(job: Job) -> None:

@@ -35,18 +35,11 @@ import pyarrow.parquet as pq
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
-from tune_jobs.planning.confirm_plan import next_runs, seeds_looked_at
+from tune_jobs.planning.confirm_plan import seeds_looked_at
 from tune_jobs.planning.known import Known, Proposal
 from tune_jobs.planning.learning_rates import bases_to_confirm, propose
-from tune_jobs.planning.looks import (
-    is_due,
-    look_of,
-    open_looks,
-    rates_are_due,
-    trials_wanted,
-    was_searched_since,
-    with_look,
-)
+from tune_jobs.planning.looks import look_of, open_looks, with_look
+from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.choosing import score
@@ -214,6 +207,21 @@ class World:
         cost = {size: self.seconds(size, 1.0) for size in self.table.sizes}
         return Known([t for t in self.trials if t.stage == "search"], self.curves, (), cost)
 
+    def to_confirm(self) -> dict[int, float]:
+        """Base learning rates of the confirm runs, as the table has them; by the model's ways."""
+        if not self.config.structured:
+            return {}
+        found = bases_to_confirm(self.config, self.table.sizes, self.known())
+        return {size: self.base(self.snapped(size, base)) for size, base in found.items()}
+
+    def gone_on(self, row: TrialResult) -> TrialResult:
+        """A run that goes on to the whole budget, for its accuracy and curve: what it takes beyond
+        the target chooses nothing, and is not counted."""
+        took = self.seconds(row.batch_size, self.table.budget)
+        return replace(
+            row, examples_seen=self.table.budget, train_seconds=took, measured_train_seconds=took
+        )
+
     def _row(
         self, cell: Cell, seed: int, stage: str, outcome: str, end: float, reached: float | None
     ) -> TrialResult:
@@ -267,24 +275,20 @@ def by(way: str) -> Callable[[World], Chosen]:
         sizes = world.table.sizes
         search(world, lambda: way_of(config).propose(config, sizes, world.known()))
         looks: list[Look] = []
-        while True:
-            bases = {}
-            if config.structured:
-                bases = {
-                    size: world.base(world.snapped(size, base))
-                    for size, base in bases_to_confirm(config, sizes, world.known()).items()
-                }
-            runs = next_runs(config, world.trials, looks, bases)
-            for run in [r for r in runs if not r.alone or r.whole]:
+        step, made = Step(look=True), -1
+        while len(world.trials) > made or step.look:
+            made = len(world.trials)
+            step = next_step(config, world.trials, looks, world.to_confirm())
+            if step.look:
+                looks = with_look(looks, look_now(world, looks))
+            elif step.trials:
+                search_further(world, looks[-1], step.trials)
+            for run in step.runs:
                 cell = world.snapped(run.batch_size, run.base_learning_rate)
                 base = None if config.structured else run.base_learning_rate
-                most = run.most_examples
-                world.run(cell, run.seed, most, stage="confirm", base=base)
-            if not is_due(looks, world.trials) and not was_searched_since(looks, world.trials):
-                break
-            looks = with_look(looks, look_now(world, looks))
-            if rates_are_due(looks, world.trials, config):
-                search_further(world, looks[-1])
+                world.run(cell, run.seed, run.most_examples, stage="confirm", base=base)
+                if run.whole:
+                    world.trials[-1] = world.gone_on(world.trials[-1])
         use = looks[-1].used if looks else None
         bases_run = [t.base_learning_rate for t in world.trials
                      if t.stage == "confirm" and t.batch_size == use]  # fmt: skip
@@ -306,8 +310,8 @@ def search(world: World, propose: Callable[[], Proposal | None]) -> None:
         world.run(cell, 0, most, base=None if world.config.structured else base)
 
 
-def search_further(world: World, look: Look) -> None:
-    config = replace(world.config, trials=trials_wanted(look, world.config))
+def search_further(world: World, look: Look, trials: int) -> None:
+    config = replace(world.config, trials=trials)
     sizes = world.table.sizes
     search(world, lambda: propose(config, sizes, world.known(), look.rates))
 
