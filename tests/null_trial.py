@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ STEPS = 6
 
 
 class NullTrial(tune.Trainable):
-    """Steps through its budget. `facts`: budget, rungs, seconds (of a step), log, stage, saves."""
+    """Steps through its budget. `facts`: budget, rungs, seconds (of a step), log, saves."""
 
     def setup(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         self.facts = facts
@@ -29,7 +30,8 @@ class NullTrial(tune.Trainable):
     def _log(self, began: float) -> None:
         line = {
             "trial": self.trial_id,
-            "stage": self.facts["stage"],
+            "stage": self.asked["stage"],
+            "process": os.getpid(),
             "batch_size": self.asked["batch_size"],
             "step": self.steps_made,
             "node": ray.get_runtime_context().get_node_id(),
@@ -55,7 +57,7 @@ class NullTrial(tune.Trainable):
             "examples_to_target": None, "train_seconds": 1.0, "wall_time_seconds": 1.0,
             "rung": rungs.index(seen) if seen in rungs else None, "score": accuracy,
             "outcome": "finished" if done else "stopped", "done": done,
-            "node": self.facts["stage"], "device_name": None,
+            "node": self.asked["stage"], "device_name": None,
             SHOULD_CHECKPOINT: self.facts["saves"] and not done,
         }  # fmt: skip
         if seen in rungs:

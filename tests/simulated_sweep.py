@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ from ray.util.placement_group import PlacementGroup
 from tests import rows
 from tests.null_trial import NullTrial
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.allowance import Allowance
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import stages
 from tune_jobs.tuning.cluster import alive, cluster_now, main_accelerator
+from tune_jobs.tuning.planned import Asked
 from tune_jobs.tuning.trial import SharedByTrials
 from tune_jobs.tuning.waiting import SAY
 
@@ -67,8 +68,7 @@ def null_trainable(folder: Path, seconds: float, saves: bool = True) -> Any:
         requests = shared.requests
         facts = {
             "budget": shared.budget_examples, "rungs": shared.rungs, "seconds": seconds,
-            "log": str(folder / "log.jsonl"), "stage": "confirm" if shared.began_at else "search",
-            "saves": saves,
+            "log": str(folder / "log.jsonl"), "saves": saves,
         }  # fmt: skip
         return tune.with_resources(
             tune.with_parameters(NullTrial, facts=facts),
@@ -125,7 +125,8 @@ def search(stage: stages.Stage, cluster: RayCluster, log: Path) -> str:
 
     killer = threading.Thread(target=lose_the_first, daemon=True)
     killer.start()
-    stages.search(stage, Allowance(None), resume=False)
+    trials = stage.config.trials
+    stages.run(stage, partial(stages.searched_next, stage, trials), trials, resume=False)
     killer.join(PATIENCE_SECONDS)
     assert eventually(lambda: lost[0] not in {node["NodeID"] for node in alive()})
     return lost[0]
@@ -168,11 +169,11 @@ def confirm(stage: stages.Stage) -> tuple[str, int]:
     leaving = threading.Thread(target=leave)
     leaving.start()
 
-    def missing() -> list[ConfirmRun]:
+    def missing(_: object) -> list[Asked]:
         made = {t.batch_size for t in stage.store.read_trials() if t.stage == "confirm"}
-        return [run for run in runs if run.batch_size not in made]
+        return [stages.asked_of(run) for run in runs if run.batch_size not in made]
 
-    stages.confirm(stage, missing, len(runs), resume=False)
+    stages.run(stage, missing, len(runs), resume=False)
     leaving.join()
     return going, waited[0]
 

@@ -39,10 +39,10 @@ def test_points_of_a_lost_trial_are_removed_and_no_others(merged: bool, tmp_path
         points.add(measurement(trial_id, 96, stage=stage))
     points.merge() if merged else points.write()
     for _ in range(2):  # 1
-        store.drop_lost("search", ["going on"])
+        store.drop_lost(["search"], ["going on"])
         left = [m.trial_id for m in store.read_measurements()]
         assert left == ["ended", "going on", "other"]  # 3
-    store.drop_lost("confirm", [])
+    store.drop_lost(["confirm"], [])
     assert [m.trial_id for m in store.read_measurements()] == ["ended", "going on"]
 
 
@@ -51,7 +51,7 @@ def test_a_store_without_lost_points_is_left_as_it_is(tmp_path: Path) -> None:
     store.write_trials([result("ended", 96)])
     store.write_measurements([measurement("ended", 96)])
     before = store.measurements.stat().st_mtime_ns
-    store.drop_lost("search", [])
+    store.drop_lost(["search"], [])
     assert store.measurements.stat().st_mtime_ns == before
 
 

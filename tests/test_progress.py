@@ -133,17 +133,15 @@ def test_the_time_left_of_a_confirm_stage_follows_its_plan_as_that_grows(
     run = ConfirmRun(16, 1e-3, 1e-3, 1, 900)
     blocks = [[run], [replace(run, seed=2), replace(run, seed=3)]]
     progress = Progress(Console(file=io.StringIO()))
-    plan = progress.planning(lambda: blocks[0])
     searched = result(batch_size=16, examples_to_target=None, train_seconds=9.0)
     with progress.watching(CONFIG, "confirm", Rows([searched], [], [])):
-        plan()
+        progress.turn_to("confirm", wanted=blocks[0])
         now[0] = 7.0  # to start up is no part of the pace
         progress(Begun("a", "n", "confirm", 16, 1))
         now[0] = 25.0
         confirmed: dict[str, Any] = {"stage": "confirm", "batch_size": 16, "train_seconds": 9.0}
         progress(result(trial_id="a", seed=1, examples_to_target=None, **confirmed))
         assert progress.left() == "about 0 s to the next look"
-        blocks.pop(0)
-        plan()
+        progress.turn_to("confirm", wanted=blocks[1])
         assert progress.left() == "about 36 s to the next look"
         assert "0 running, 0 stopped, 1 done of 3" in progress.lines()[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,17 +18,24 @@ from tune_jobs.config import PBT, SCHEDULES, SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.measure.clock import chosen
 from tune_jobs.planning import learning_rates
-from tune_jobs.planning.allowance import FURTHER, Allowance
+from tune_jobs.planning.allowance import FURTHER, SEARCH, Allowance
 from tune_jobs.planning.batch_schedules import Given
 from tune_jobs.planning.confirm_plan import most_runs, seeds_looked_at, unbracketed
 from tune_jobs.planning.extending import TRIALS, next_size
-from tune_jobs.planning.looks import goes_on, last_look, look_of, searched, with_look
+from tune_jobs.planning.looks import (
+    MOST_TRIALS,
+    goes_on,
+    last_look,
+    look_of,
+    searched,
+    with_look,
+)
 from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.population import members_of
 from tune_jobs.planning.schedule_runs import given_by, runs_made, runs_missing, schedule_known
 from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.preparing import data_facts
-from tune_jobs.records import BatchSizeProfile, ConfirmRun
+from tune_jobs.records import BatchSizeProfile
 from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
 from tune_jobs.reporting.costs import report_costs
 from tune_jobs.reporting.progress import Progress
@@ -41,7 +49,7 @@ from tune_jobs.tuning import keeper, population, stages, waiting
 from tune_jobs.tuning.cluster import Cluster, job_facts
 from tune_jobs.tuning.joining import join
 from tune_jobs.tuning.measuring import profile_devices
-from tune_jobs.tuning.planned import TRIES
+from tune_jobs.tuning.planned import TRIES, Asked
 from tune_jobs.tuning.stages import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,9 +101,7 @@ def sweep(job: Job) -> None:
         lacks = copy.finish("Profiles only.", {"verdict": "measured"})
     else:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
-        search(job, stage, copy)
-        job, stage = widened(job, stage, copy, facts)
-        confirm(job, stage, copy)
+        job, stage = choose(job, stage, copy, facts)
         if config.search == PBT:
             evolve(job, stage, copy)
         if config.search in SCHEDULES:
@@ -121,86 +127,146 @@ def measure(
     return profiles
 
 
-def search(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """Stage 2, over once a confirm run stands in the store."""
-    if any(t.stage == "confirm" for t in job.store.read_trials()):
-        return
-    way = way_of(job.config)
-    for line in way.told(job.config, sorted(stage.requests), known_of(job.config, job.store)):
-        job.say(line)
-    with heard(job, copy, "search", job.config.trials - job.config.members):
-        stages.search(stage, job.for_fixed, resume=job.action.resume)
-    if not job.config.structured:
-        for line in unbracketed(job.config, job.store.read_trials()):
-            job.say(line)
-
-
-def widened(
+def choose(
     job: Job, stage: Stage, copy: SweepCopy, facts: Mapping[str, object]
 ) -> tuple[Job, Stage]:
-    """While a leader at the edge may be beaten by the next batch size, measure and search that."""
-    confirmed = any(t.stage == "confirm" for t in job.store.read_trials())
-    while way_of(job.config).extends and not confirmed and not job.allowance.is_over(FURTHER):
-        config, store = job.config, job.store
-        known = known_of(config, store, stage.profiles)
-        most = min(config.budget_examples, int(str(facts["train_examples"])))
-        size = next_size(config, sorted(stage.requests), known, most)
-        if size is None:
-            break
-        job.say(f"{2 * size if size < max(config.batch_sizes) else size // 2} leads at the edge: "
-                f"{size} may be better, and is measured and tried")  # fmt: skip
-        cpus = config.cpus_per_trial
-        if not any(row.gpus for row in stage.profiles):  # as many threads as the others
-            cpus = f"{chosen(stage.profiles)[0].cpus:g}"
-        alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
-        rows = [*stage.profiles]
-        try:
-            found = profile_devices(
-                alone, store, job.data_path, stage.cluster, job.say, beside=rows
-            )
-        except UserError as error:  # it does not fit: those that do go on
-            job.say(f"{size} is left out: {error}")
-            break
-        rows += found
-        config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
-        store.write_config(config)
-        job, stage = replace(job, config=config), replace(stage, config=config)
-        if size not in {row.batch_size for row in chosen(rows)}:
-            break
-        stage = type(stage).of(config, store, job.data_path, stage.cluster, rows)
-        copy.profiles([row for row in rows if row.batch_size == size])
-        wanted = searched(store.read_trials()) + TRIALS
-        with heard(job, copy, "search", wanted):
-            stages.search_further(stage, job.allowance, (size,), wanted)
-    return job, stage
-
-
-def confirm(job: Job, stage: Stage, copy: SweepCopy) -> None:
-    """Stage 3: runs with seeds of their own, a block at a time and a look after each; back to the
-    search where learning rates, and no seeds, are what a look leaves open."""
-    while True:
-        plan = partial(planned, job, bases_to_confirm(job))
-        if plan() or job.action.resume:
-            with heard(job, copy, "confirm"):
-                heard_plan = job.progress.planning(plan)
-                stages.confirm(stage, heard_plan, most_runs(job.config), resume=job.action.resume)
-        if not search_further(job, stage, copy):
-            return
-
-
-def search_further(job: Job, stage: Stage, copy: SweepCopy) -> bool:
-    """The search trials that the last look asks for, if any."""
-    wanted, look = step_of(job, {}).trials, last_look(job.store.read_looks())
-    if not wanted or look is None:
-        return False
-    sizes, before = ", ".join(map(str, look.rates)), searched(job.store.read_trials())
-    job.say(
-        f"search goes on: what is open is the best learning rates of {sizes}; "
-        f"{wanted - before} more trials"
+    """Stages 2 and 3, search and confirm; begun again with the next batch size while that beyond a
+    leader at the edge may be better."""
+    if not confirmed(job):
+        for line in way_of(job.config).told(
+            job.config, sorted(stage.requests), known_of(job.config, job.store)
+        ):
+            job.say(line)
+    runs, resume = (
+        Runs(job, stage, facts, job.config.trials - job.config.members),
+        job.action.resume,
     )
-    with heard(job, copy, "search", wanted):
-        stages.search_further(stage, job.for_fixed, look.rates, wanted)
-    return searched(job.store.read_trials()) > before
+    while True:
+        if runs([]) or resume:
+            with heard(job, copy, "search", runs.trials):
+                stages.run(stage, runs, most_trials(job.config), resume=resume)
+        if (size := runs.wider) is None:
+            return job, stage
+        resume = False
+        job, stage, added = widened(job, stage, copy, size)
+        wanted = searched(job.store.read_trials()) + TRIALS if added else runs.trials
+        runs = Runs(job, stage, facts, wanted, (size,) if added else None, widens=added)
+
+
+def confirmed(job: Job) -> bool:
+    """Whether a confirm run stands in the store: the first search is over then."""
+    return any(t.stage == "confirm" for t in job.store.read_trials())
+
+
+def widened(job: Job, stage: Stage, copy: SweepCopy, size: int) -> tuple[Job, Stage, bool]:
+    """The batch size measured, and taken among the others; False where it does not fit."""
+    config, store = job.config, job.store
+    job.say(f"{2 * size if size < max(config.batch_sizes) else size // 2} leads at the edge: "
+            f"{size} may be better, and is measured and tried")  # fmt: skip
+    cpus, rows = config.cpus_per_trial, [*stage.profiles]
+    if not any(row.gpus for row in rows):  # as many threads as the others
+        cpus = f"{chosen(rows)[0].cpus:g}"
+    alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
+    try:
+        rows += profile_devices(alone, store, job.data_path, stage.cluster, job.say, beside=[*rows])
+    except UserError as error:  # those that do go on
+        job.say(f"{size} is left out: {error}")
+        return job, stage, False
+    config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
+    store.write_config(config)
+    job, stage = replace(job, config=config), replace(stage, config=config)
+    if size not in {row.batch_size for row in chosen(rows)}:
+        return job, stage, False
+    copy.profiles([row for row in rows if row.batch_size == size])
+    return job, type(stage).of(config, store, job.data_path, stage.cluster, rows), True
+
+
+@dataclass
+class Runs:
+    """The plan of stages 2 and 3, from the rows of the store: what to run next, given what runs.
+
+    Attributes:
+        trials: of the first search, in all; `among` these batch sizes alone, where they are named.
+        widens: whether a further batch size may be tried: before anything is confirmed the plan
+            ends where one may be better, and `wider` names it.
+        bases: base learning rates to confirm, as they were after so many trials of the search.
+    """
+
+    job: Job
+    stage: Stage
+    facts: Mapping[str, object]
+    trials: int
+    among: tuple[int, ...] | None = None
+    widens: bool = True
+    wider: int | None = None
+    bases: tuple[int, dict[int, float]] = (-1, {})
+
+    def __call__(self, under_way: Sequence[Asked]) -> list[Asked]:
+        job, self.wider = self.job, None
+        if confirmed(job) or any(asked["stage"] == "confirm" for asked in under_way):
+            return self._confirm(under_way)
+        if not job.for_fixed.is_over(SEARCH):
+            found = stages.searched_next(self.stage, self.trials, under_way, self.among)
+            if found or under_way:
+                return found
+        self.wider = None if under_way else self.next_size()
+        return [] if under_way or self.wider is not None else self._confirm(under_way)
+
+    def next_size(self) -> int | None:
+        """The batch size beyond a leader at the edge that may be better."""
+        config, stage = self.job.config, self.stage
+        late = self.job.allowance.is_over(FURTHER)
+        if not (self.widens and way_of(config).extends) or late:
+            return None
+        known = known_of(config, self.job.store, stage.profiles)
+        most = min(config.budget_examples, int(str(self.facts["train_examples"])))
+        return next_size(config, sorted(stage.requests), known, most)
+
+    def _confirm(self, under_way: Sequence[Asked]) -> list[Asked]:
+        """Confirm runs, a block at a time and a look after each; back to the search where learning
+        rates, and no seeds, are what a look leaves open."""
+        job, may_search, count = self.job, True, searched(self.job.store.read_trials())
+        if self.bases[0] != count:
+            self.bases = count, bases_to_confirm(job)
+        while True:
+            step = step_of(job, self.bases[1], may_search)
+            if step.look:
+                look(job)
+            elif step.trials:
+                among = self._search_goes_on(step.trials)
+                found = stages.searched_next(self.stage, step.trials, under_way, among)
+                if found or under_way:
+                    return found
+                may_search = False  # nothing is left to try
+            else:
+                self._tell_of_search()
+                job.progress.turn_to("confirm", wanted=step.runs)
+                return [stages.asked_of(run) for run in step.runs]
+
+    def _tell_of_search(self) -> None:
+        """Which best rates are the last of those tried, where no model goes beyond them."""
+        job = self.job
+        if job.progress.stage == "search" and not job.config.structured:
+            for line in unbracketed(job.config, job.store.read_trials()):
+                job.say(line)
+
+    def _search_goes_on(self, wanted: int) -> tuple[int, ...]:
+        """The batch sizes whose rates the last look left open."""
+        job, last = self.job, last_look(self.job.store.read_looks())
+        assert last is not None
+        if job.progress.stage != "search":
+            more = wanted - searched(job.store.read_trials())
+            job.say(
+                "search goes on: what is open is the best learning rates of "
+                f"{', '.join(map(str, last.rates))}; {more} more trials"
+            )
+        job.progress.turn_to("search", wanted)
+        return last.rates
+
+
+def most_trials(config: SweepConfig) -> int:
+    """No plan has more runs, search and confirm together."""
+    return math.ceil(MOST_TRIALS * config.trials) + TRIALS + most_runs(config)
 
 
 def evolve(job: Job, stage: Stage, copy: SweepCopy) -> None:
@@ -221,16 +287,18 @@ def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
     if schedule.told:
         job.say(schedule.told)
 
-    def plan() -> list[ConfirmRun]:
+    of, resume = stages.SCHEDULE, job.action.resume
+
+    def plan(_: Sequence[Asked]) -> list[Asked]:
         if given is None or job.allowance.is_over():
             return []
-        return runs_missing(config, schedule, job.store.read_trials(), given)
+        missing = runs_missing(config, schedule, job.store.read_trials(), given)
+        return [stages.asked_of(run, of) for run in missing]
 
-    made, first = len(runs_made(job.store.read_trials())), plan()
-    if first or (made and job.action.resume):
+    made, first = len(runs_made(job.store.read_trials())), plan([])
+    if first or (made and resume):
         with heard(job, copy, "schedule", made + len(first)):
-            most = TRIES * config.seeds
-            stages.confirm(stage, plan, most, resume=job.action.resume, named=stages.SCHEDULE)
+            stages.run(stage, plan, TRIES * config.seeds, resume=resume, named=of)
 
 
 def given_now(job: Job) -> Given | None:
@@ -250,18 +318,12 @@ def bases_to_confirm(job: Job) -> dict[int, float]:
     return learning_rates.bases_to_confirm(config, config.batch_sizes, known, confirmed)
 
 
-def planned(job: Job, bases: Mapping[int, float]) -> list[ConfirmRun]:
-    """The confirm runs that are missing now; a block that is complete is looked at first."""
-    while (step := step_of(job, bases)).look:
-        look(job)
-    return [*step.runs]
-
-
-def step_of(job: Job, bases: Mapping[int, float]) -> Step:
+def step_of(job: Job, bases: Mapping[int, float], may_search: bool = True) -> Step:
     """What comes next by the store's rows, in the time that is left."""
     allowance, rows = job.for_fixed, (job.store.read_trials(), job.store.read_looks())
-    late, over = allowance.is_over(FURTHER), allowance.is_over()
-    return next_step(job.config, *rows, bases, may_search=not late, may_run=not over)
+    may_search = may_search and not allowance.is_over(FURTHER)
+    may_run = not allowance.is_over()
+    return next_step(job.config, *rows, bases, may_search=may_search, may_run=may_run)
 
 
 def look(job: Job) -> None:

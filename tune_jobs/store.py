@@ -293,12 +293,12 @@ class SweepStore:
     def write_measurements(self, rows: Sequence[Measurement]) -> None:
         self._write_whole(Measurement, self.measurements, rows)
 
-    def drop_lost(self, stage: str, taken_up: Collection[str]) -> None:
-        """Remove the points of trials of this stage that have no row and are not taken up again:
+    def drop_lost(self, stages: Collection[str], taken_up: Collection[str]) -> None:
+        """Remove the points of trials of these stages that have no row and are not taken up again:
         a killed driver had begun them, and Ray does not know them."""
         held = {row.trial_id for row in self.read_trials()} | set(taken_up)
         points = self.read_measurements()
-        kept = [m for m in points if m.stage != stage or m.trial_id in held]
+        kept = [m for m in points if m.stage not in stages or m.trial_id in held]
         if len(kept) < len(points):
             self.write_measurements(kept)
 

@@ -47,7 +47,6 @@ import tune_jobs.tuning  # noqa: F401  what Ray reads as it is imported
 from tests import rows
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.allowance import Allowance
 from tune_jobs.planning.known import Known
 from tune_jobs.planning.ways import WAYS
 from tune_jobs.records import Measurement, TrialResult
@@ -242,6 +241,12 @@ def null_stage(folder: Path, trials: int) -> tuple[stages.Stage, SweepStore]:
     return stages.Stage.of(config, store, data, cluster_now(), profiles), store
 
 
+def search(stage: stages.Stage) -> None:
+    trials = stage.config.trials
+    plan = functools.partial(stages.searched_next, stage, trials)
+    stages.run(stage, plan, trials, resume=False)
+
+
 def whole(folder: Path) -> dict[str, Any]:
     """The tuning loop's milliseconds a report, over the first and the last tenth of the trials."""
     import ray
@@ -268,7 +273,7 @@ def whole(folder: Path) -> dict[str, Any]:
     ]
     began = time.perf_counter()
     with watched(watch, calls):
-        stages.search(stage, Allowance(None), resume=False)
+        search(stage)
     ray.shutdown()
     found = []
     for k, (at, seen) in enumerate(windows):
@@ -280,7 +285,7 @@ def whole(folder: Path) -> dict[str, Any]:
             "calls": {name: spread(s) | {"seconds": sum(s)} for name, s in seen.items()},
         })  # fmt: skip
     state = max(
-        folder.glob("scale/ray/search/experiment_state-*.json"), key=lambda p: p.stat().st_size
+        folder.glob("scale/ray/trials-1/experiment_state-*.json"), key=lambda p: p.stat().st_size
     )
     trials = len(store.read_trials())
     return {
@@ -438,7 +443,7 @@ def load(folder: Path) -> dict[str, Any]:
 
         keeper.LISTENERS["scale"] = [SweepCopy(store, copy), count]
         began = time.perf_counter()
-        stages.search(stage, Allowance(None), resume=False)
+        search(stage)
         searched = time.perf_counter() - began
         ray.shutdown()
         whole = copy.finish("", {}, [], timeout_seconds=1_800)

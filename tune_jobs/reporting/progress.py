@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -27,11 +27,10 @@ from tune_jobs.reporting.table import number
 from tune_jobs.verdicts import Verdict
 
 REFRESHES = 2  # a second
-Plan = Callable[[], list[ConfirmRun]]
 
 
 class Progress:
-    """Hears every record of a sweep and each plan of its confirm stage; shows how each batch size
+    """Hears every record of a sweep and what its confirm stage wants; shows how each batch size
     stands, what runs now and what for, and the time left.
 
     The pace is taken over all stages that this driver has run: work ended or under way, over the
@@ -85,16 +84,13 @@ class Progress:
             with self.lock:
                 self.elapsed = self._elapsed()
 
-    def planning(self, plan: Plan) -> Plan:
-        """The plan of the confirm stage, heard whenever it is asked."""
-
-        def asked() -> list[ConfirmRun]:
-            runs = plan()
-            with self.lock:
-                self.wanted = list(runs)
-            return runs
-
-        return asked
+    def turn_to(self, stage: str, trials: int = 0, wanted: Sequence[ConfirmRun] = ()) -> None:
+        """The stage whose runs are made now, of those watched; and what is wanted of it."""
+        with self.lock:
+            if stage != self.stage:
+                self.elapsed = self._elapsed()
+                self._begin(self.config, stage, self.rows, trials)
+            self.trials, self.wanted = trials, list(wanted)
 
     def judged(self, verdict: Verdict, goes_on: bool) -> None:
         """What the last look found, and whether further seeds are made after it."""

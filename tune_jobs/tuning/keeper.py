@@ -43,7 +43,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         stage: str,
     ) -> None:
         self.config = config
-        self.stage = stage
+        self.stage = stage  # of trials whose configuration names none
         self.store = store
         self.clock = ProfiledClock(profiles)
         self.requests = requests
@@ -72,7 +72,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         if trial.trial_id not in self.ended:
-            self._tell(begun(trial.trial_id, self.stage, trial.config))
+            self._tell(begun(trial.trial_id, self._stage(trial), trial.config))
 
     def on_trial_result(
         self,
@@ -85,7 +85,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         if trial.trial_id in self.ended:
             return
         named = (trial.config, result, self.clock, self.config.metric)
-        point = to_measurement(trial.trial_id, self.stage, *named)
+        point = to_measurement(trial.trial_id, self._stage(trial), *named)
         self.points.add(point)
         urgent = point.rung is not None or result.get("done")
         if urgent or time.monotonic() - self.written_at > WRITE_SECONDS:
@@ -112,11 +112,15 @@ class RecordKeeper(Callback):  # type: ignore[misc]
             self._tell(self.ended[trial.trial_id])
             return
         request = self.requests.of(trial.config)
-        row = to_result(self.config, self.stage, trial, outcome, reason, request, self.clock)
+        of = self._stage(trial)
+        row = to_result(self.config, of, trial, outcome, reason, request, self.clock)
         self.results.add(row)
         self._write_points()
         self.results.write()
         self._tell(row)
+
+    def _stage(self, trial: Trial) -> str:
+        return str(trial.config.get("stage", self.stage))
 
     def _write_points(self) -> None:
         self.points.write()

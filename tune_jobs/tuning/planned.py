@@ -7,6 +7,7 @@ after each run that ended. A driver that was killed plans again from the rows.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ PLANS: dict[str, Callable[[Sequence[Asked]], list[Asked]]] = {}
 
 
 class Planned(Searcher):  # type: ignore[misc]
-    """Gives Ray Tune the runs of a plan. Saved are those under way, and what the machine failed."""
+    """Gives Ray Tune the runs of a plan. Saved are those under way, and what the machine failed.
 
-    def __init__(self, sweep: str) -> None:
+    Where it `holds`, a run that is to be alone waits for all others, and all others for it.
+    """
+
+    def __init__(self, sweep: str, holds: bool = False) -> None:
         super().__init__(metric="score", mode="max")
         self.sweep = sweep
+        self.holds = holds
         self.running: dict[str, Asked] = {}
         self.failures: dict[str, int] = {}
         self.waits = False
@@ -38,8 +43,10 @@ class Planned(Searcher):  # type: ignore[misc]
         for asked in PLANS[self.sweep](under_way):
             key = _key(asked)
             if key not in keys and self.failures.get(key, 0) < TRIES:
+                if self.holds and under_way and _alone([asked, *under_way]):
+                    break
                 self.running[trial_id] = asked
-                return asked
+                return {**asked, "asked_at": time.time()}
         self.waits = bool(self.running)
         return None if self.waits else str(Searcher.FINISHED)
 
@@ -52,11 +59,15 @@ class Planned(Searcher):  # type: ignore[misc]
         self.waits = False
 
     def save(self, checkpoint_path: str) -> None:
-        state = {"sweep": self.sweep, "running": self.running, "failures": self.failures}
+        state = {name: getattr(self, name) for name in ("sweep", "holds", "running", "failures")}
         Path(checkpoint_path).write_text(json.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
         self.__dict__.update(json.loads(Path(checkpoint_path).read_text()), waits=False)
+
+
+def _alone(runs: Sequence[Asked]) -> bool:
+    return any(asked.get("alone") for asked in runs)
 
 
 def _key(asked: Mapping[str, Any]) -> str:

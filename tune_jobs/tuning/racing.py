@@ -16,13 +16,13 @@ from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
     MedianStoppingRule,
-    TrialScheduler,
 )
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.search_plan import rungs_of
 from tune_jobs.reading.choosing import score
 from tune_jobs.store import SweepStore
+from tune_jobs.tuning.kept import keep_processes
 
 TIME_ATTR = "rung_examples"
 METRIC = "score"
@@ -95,13 +95,12 @@ class Median:
             known.append({TIME_ATTR: rung, METRIC: worth})
 
 
-def races_of(config: SweepConfig, store: SweepStore) -> TrialScheduler:
-    """What stops this sweep's search trials, by `--scheduler`."""
-    if config.scheduler == "none":
-        return FIFOScheduler()
+def races_of(config: SweepConfig, store: SweepStore, places: int = 1) -> BatchSizeRaces:
+    """What stops this sweep's search trials, by `--scheduler`; so many run at once."""
+    rungs = () if config.scheduler == "none" else rungs_of(config)
     return BatchSizeRaces(
-        rungs_of(config), config.reduction_factor, config.target, config.budget_examples, store,
-        goal=config.compared_by, mode=config.mode, kind=config.scheduler,
+        rungs, config.reduction_factor, config.target, config.budget_examples, store,
+        goal=config.compared_by, mode=config.mode, kind=config.scheduler, places=places,
     )  # fmt: skip
 
 
@@ -109,12 +108,14 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
     """A race for every batch size, of HyperBand one for each of its brackets.
 
     Args:
-        rungs: budgets in examples, ascending, each `reduction_factor` times the one before.
+        rungs: budgets in examples, ascending, each `reduction_factor` times the one before; where
+            there are none, no trial is stopped.
         reduction_factor: one trial in this many goes on at a rung.
         target, budget, mode: needed to replay the scores of recorded rungs.
         store: the sweep's folder, whose measurements are replayed when a race is opened.
         goal: for `accuracy` runs go on past the target, and reaching it counts for nothing.
         kind: `asha`, `median`, or `hyperband`: ASHA whose brackets begin at a later rung each.
+        places: trials at once, whose processes are kept while none is asked for.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         goal: str = "time",
         mode: str = "max",
         kind: str = "asha",
+        places: int = 1,
     ) -> None:
         super().__init__()
         self.rungs = rungs
@@ -137,10 +139,15 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
         self.goal = goal
         self.mode = mode
         self.kind = kind
+        self.places = places
         self.races: dict[tuple[int, int], Race] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        keep_processes(tune_controller, self.places)
+        super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if not self._races(trial) or TIME_ATTR not in result:

@@ -6,7 +6,7 @@ Requests are quantised: actors are reused only between trials that ask for the s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +89,23 @@ def trial_requests(
         )
         for size, rows in by_size.items()
     }
+
+
+def evened(
+    requests: dict[int, TrialRequest], places_for: Callable[[Mapping[str, float]], float]
+) -> dict[int, TrialRequest]:
+    """The most memory for every batch size, where that leaves no place for a trial unused.
+
+    Trials that ask for the same follow each other in one process; starting one takes seconds.
+    """
+    asked = set(requests.values())
+    most = max((r.memory_mib or 0 for r in asked), default=0)
+    alike = {replace(r, memory_mib=most) for r in asked if r.memory_mib is not None}
+    if len(alike) != 1 or len(asked) < 2 or any(r.memory_mib is None for r in asked):
+        return requests
+    (common,) = alike
+    kept = places_for(common.bundle()) >= max(places_for(r.bundle()) for r in asked)
+    return dict.fromkeys(requests, common) if kept else requests
 
 
 def _accelerator(

@@ -1,4 +1,4 @@
-"""Search and confirm: trials on Ray Tune, fresh or taken up again."""
+"""Trials of a plan on Ray Tune, fresh or taken up again."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from tune_jobs.config import SweepConfig, probe_seconds
 from tune_jobs.errors import Terminated
 from tune_jobs.measure.clock import chosen, micro_batch_sizes
-from tune_jobs.planning.allowance import FURTHER, Allowance
-from tune_jobs.planning.allowance import SEARCH as SEARCHED
 from tune_jobs.planning.learning_rates import propose
 from tune_jobs.planning.search_plan import rungs_of
 from tune_jobs.planning.ways import known_of, way_of
@@ -46,7 +43,7 @@ from tune_jobs.tuning.keeper import RecordKeeper, readable_name
 from tune_jobs.tuning.leaving import Leaving
 from tune_jobs.tuning.planned import PLANS, Asked, Planned
 from tune_jobs.tuning.racing import races_of
-from tune_jobs.tuning.requests import Requests, TrialRequest, trial_requests
+from tune_jobs.tuning.requests import Requests, TrialRequest, evened, trial_requests
 from tune_jobs.tuning.trial import BatchSizeTrial, SharedByTrials
 from tune_jobs.tuning.waiting import Waiting
 from tune_jobs.workload_source import source_of
@@ -58,6 +55,7 @@ for name in ("ray.tune.execution.tune_controller", "ray.tune.tune"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
 SEARCH, CONFIRM, SCHEDULE = "search", "confirm", "schedule"
+TRIALS = "trials"  # search and confirm: trials of both follow each other in the same processes
 CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 # Of all trials together, at the most: Tune saves its whole state at each.
 CHECKPOINTS_A_SECOND = 4.0
@@ -98,16 +96,25 @@ class Stage:
         check_request(config, cluster)
         accelerator = main_accelerator(config)
         requests = trial_requests(config, profiles, cluster.could_have("GPU"), accelerator)
+        requests = evened(requests, cluster.places_for)
         growth = _memory_growth_mib(config, profiles)
         return cls(config, store, data_path, cluster, profiles, requests, accelerator, growth)
 
+    @property
+    def holds(self) -> bool:
+        """Whether a run that wants a device for itself may keep all others waiting in place of
+        asking Ray for more than they do, which would start a process for it, and theirs again."""
+        return not self.cluster.spread_out and not any(r.gpus for r in self.requests.values())
+
     def alone(self) -> dict[int, TrialRequest]:
         """What runs ask for that want a device for themselves."""
+        if self.holds:
+            return self.requests
         return alone(self.requests, cpus_of_the_largest_node(), self.accelerator)
 
     def shared(self) -> SharedByTrials:
-        """What all trials have in common, as the search needs it."""
-        config = self.config
+        """What all trials have in common."""
+        config, requests = self.config, Requests(self.requests, self.alone())
         travels = self.data_path if self.cluster.spread_out else None
         whole = [ray.put(travels.read_bytes())] if travels else []
         return SharedByTrials(
@@ -122,51 +129,51 @@ class Stage:
             split_seed=config.split_seed,
             data=whole,
             micro_batch_sizes=micro_batch_sizes(self.profiles),
-            requests=Requests(self.requests, self.alone()),
+            requests=requests,
             threads={size: max(1, int(r.cpus)) for size, r in self.requests.items()},
             memory_growth_mib=self.memory_growth_mib,
             checkpoint_seconds=checkpoint_seconds(at_once(self.requests.values(), self.cluster)),
             report_seconds=report_seconds(config, self.profiles),
             stops_at_target=config.compared_by != "accuracy",
+            test_updates=(equal_updates(config.budget_examples, self.requests),),
+            train_sample=config.validation_examples,
+            evaluation_threads=_evaluation_threads(self.profiles, requests.alone),
+            began_at=time.time(),
         )
 
 
-def search(stage: Stage, allowance: Allowance, *, resume: bool) -> None:
-    """Search over the batch sizes that fit; the records are in the store when this returns."""
-    config = replace(stage.config, trials=stage.config.trials - stage.config.members)
-    sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
-    plan = partial(searched_next, config, stage.store, stage.profiles, sizes)
-    PLANS[config.name] = lambda under_way: [] if allowance.is_over(SEARCHED) else plan(under_way)
-    tuner = restored(stage, SEARCH, stage.shared()) if resume else None
-    asked = Planned(config.name), races_of(config, stage.store), config.trials
-    fit(tuner or fresh(stage, SEARCH, stage.shared(), *asked), config.trials)
+Plan = Callable[[Sequence[Asked]], list[Asked]]
 
 
-def search_further(stage: Stage, allowance: Allowance, among: Sequence[int], trials: int) -> None:
-    """Search the learning rates of some batch sizes on, until there are so many trials in all."""
-    config = replace(stage.config, trials=trials)
-    sizes = tuple(size for size in config.batch_sizes if size in stage.requests)
-    given = (config, stage.store, stage.profiles, sizes)
-    plan = partial(searched_next, *given, among=among)
-    PLANS[config.name] = lambda under_way: [] if allowance.is_over(FURTHER) else plan(under_way)
-    name = f"{SEARCH}-{_experiments(stage, SEARCH) + 1}"
-    asked = Planned(config.name), races_of(config, stage.store), trials
-    fit(fresh(stage, name, stage.shared(), *asked), trials)
+def run(stage: Stage, plan: Plan, most: int, *, resume: bool, named: str = TRIALS) -> None:
+    """Make the trials of a plan, which is asked again whenever one ends, until it has none; their
+    rows are in the store when this returns.
+
+    With `resume` the trials that an earlier driver left unfinished are taken up, from their
+    checkpoints.
+    """
+    PLANS[stage.config.name] = plan
+    shared, done = stage.shared(), _experiments(stage, named)
+    tuner = restored(stage, f"{named}-{done}", shared) if resume and done else None
+    if tuner is not None:
+        fit(tuner, most)
+    if plan([]):
+        searcher = Planned(stage.config.name, stage.holds)
+        scheduler = races_of(
+            stage.config, stage.store, at_once(stage.requests.values(), stage.cluster)
+        )
+        fit(fresh(stage, f"{named}-{done + 1}", shared, searcher, scheduler, most), most)
 
 
 def searched_next(
-    config: SweepConfig,
-    store: SweepStore,
-    profiles: Sequence[BatchSizeProfile],
-    sizes: Sequence[int],
-    under_way: Sequence[Asked],
-    among: Sequence[int] | None = None,
+    stage: Stage, trials: int, under_way: Sequence[Asked], among: Sequence[int] | None = None
 ) -> list[Asked]:
-    """The next trial of the search, given those under way; none once all are made. `among` as
-    `propose` takes it."""
-    known = known_of(config, store, profiles)
+    """The next trial of the search, given those under way; none once so many are made in all.
+    `among` as `propose` takes it."""
+    config = replace(stage.config, trials=trials)
+    known = known_of(config, stage.store, stage.profiles)
     gone = given_up(known.trials)
-    sizes = [size for size in sizes if size not in gone]
+    sizes = [size for size in config.batch_sizes if size in stage.requests and size not in gone]
     if not sizes:
         return []
     pending = [(asked["batch_size"], asked["base_learning_rate"]) for asked in under_way]
@@ -180,6 +187,7 @@ def searched_next(
     size, base = found.batch_size, found.base_learning_rate
     return [
         {
+            "stage": SEARCH,
             "batch_size": size,
             "base_learning_rate": base,
             "learning_rate": scaled_learning_rate(config.optimizer, base, size),
@@ -193,38 +201,9 @@ def searched_next(
     ]
 
 
-def confirm(
-    stage: Stage,
-    plan: Callable[[], list[ConfirmRun]],
-    most_runs: int,
-    *,
-    resume: bool,
-    named: str = CONFIRM,
-) -> None:
-    """Make the runs of a plan, asked again after each, until it has none; their rows are in the
-    store when this returns, of the stage that is `named`.
-
-    With `resume` the runs that an earlier driver left unfinished are taken up, from their
-    checkpoints.
-    """
-    PLANS[stage.config.name] = lambda _: [{**asdict(run), "races": False} for run in plan()]
-    base = stage.shared()
-    shared = replace(
-        base,
-        rungs=(),
-        stops_at_target=stage.config.compared_by != "accuracy",
-        test_updates=(equal_updates(stage.config.budget_examples, stage.requests),),
-        train_sample=stage.config.validation_examples,
-        evaluation_threads=_evaluation_threads(stage.profiles, base.requests.alone),
-        began_at=time.time(),
-    )
-    done = _experiments(stage, named)
-    tuner = restored(stage, f"{named}-{done}", shared) if resume and done else None
-    if tuner is not None:
-        fit(tuner, most_runs)
-    if plan():
-        name, runs = f"{named}-{done + 1}", Planned(stage.config.name)
-        fit(fresh(stage, name, shared, runs, FIFOScheduler(), most_runs), most_runs)
+def asked_of(run: ConfirmRun, named: str = CONFIRM) -> Asked:
+    """A run with a seed of its own, of the stage that is `named`."""
+    return {"stage": named, **asdict(run), "races": False}
 
 
 def _evaluation_threads(
@@ -238,7 +217,7 @@ def _evaluation_threads(
     batch_seconds = EVALUATION_BATCH["cpu"] / max(speeds)
     if any(r.gpus for r in requests.values()) or batch_seconds < WORTH_SHARING:
         return None
-    return max(1, int(max(r.cpus for r in requests.values())))
+    return max(1, int(cpus_of_the_largest_node()))
 
 
 def _memory_growth_mib(config: SweepConfig, profiles: Sequence[BatchSizeProfile]) -> float | None:
@@ -289,13 +268,19 @@ def _experiments(stage: Stage, name: str) -> int:
     return count
 
 
+def _made_in(name: str) -> tuple[str, ...]:
+    """The stages whose trials an experiment makes."""
+    kind = name.split("-")[0]
+    return (SEARCH, CONFIRM) if kind == TRIALS else (kind,)
+
+
 def restored(stage: Stage, name: str, shared: SharedByTrials) -> tune.Tuner | None:
     """The experiment as an earlier driver left it, or None where there is none."""
     path, filesystem = stage.store.ray_storage()
     if not tune.Tuner.can_restore(f"{path}/{name}", filesystem):
         return None
     known = tune.ExperimentAnalysis(f"{path}/{name}", storage_filesystem=filesystem).trials or []
-    stage.store.drop_lost(name.split("-")[0], [trial.trial_id for trial in known])
+    stage.store.drop_lost(_made_in(name), [trial.trial_id for trial in known])
     return tune.Tuner.restore(
         f"{path}/{name}",
         _trainable(shared),
@@ -317,10 +302,9 @@ def fresh(
 ) -> tune.Tuner:
     """An experiment of so many trials of a searcher, or, of all in a `space`; `keep` checkpoints
     of each."""
-    keeper = RecordKeeper(
-        stage.config, stage.store, stage.profiles, shared.requests, name.split("-")[0]
-    )
-    stage.store.drop_lost(keeper.stage, [])  # no trial of this stage is under way
+    of = _made_in(name)
+    keeper = RecordKeeper(stage.config, stage.store, stage.profiles, shared.requests, of[0])
+    stage.store.drop_lost(of, [])  # no trial of these stages is under way
     path, filesystem = stage.store.ray_storage()
     return tune.Tuner(
         _trainable(shared),

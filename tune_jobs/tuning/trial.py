@@ -46,8 +46,8 @@ class SharedByTrials:
     allocate beyond what its process holds before it, on a CPU with a limit. `threads` are CPU
     threads by batch size; `evaluation_threads` those of a run that is alone on its device.
     `checkpoint_seconds` lie between two checkpoints of a trial; `report_seconds`, by batch size,
-    are all that a trial may take to its next report. `began_at` is when the stage asked for its
-    devices, where waiting for them is of interest. The rest is as in `RunSettings`.
+    are all that a trial may take to its next report. `began_at` is when this driver's stage began.
+    The rest is as in `RunSettings`.
     """
 
     source: WorkloadSource
@@ -64,13 +64,13 @@ class SharedByTrials:
     memory_growth_mib: float | None
     checkpoint_seconds: float
     report_seconds: dict[int, float]
+    began_at: float
     recipe: Recipe = PLAIN
     goal: str = "time"
     stops_at_target: bool = False
     test_updates: tuple[int, ...] = ()
     train_sample: int = 0
     evaluation_threads: int | None = None
-    began_at: float | None = None
 
 
 def open_workload(shared: SharedByTrials) -> Workload:
@@ -85,15 +85,11 @@ def open_workload(shared: SharedByTrials) -> Workload:
     )
 
 
-def _since(began_at: float | None) -> float | None:
-    """Seconds from `began_at` until now; the process's own start is part of them."""
-    return None if began_at is None else max(0.0, time.time() - began_at)
-
-
 class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
     """One trial. `step` trains to the next evaluation and reports it."""
 
     run: TrainingRun | OwnRun | None = None
+    waited_seconds: float | None = None
 
     def setup(self, config: dict[str, Any], shared: SharedByTrials) -> None:
         allocator.keep_pages()
@@ -110,7 +106,6 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
         # The counter is of the whole GPU: a share of one has none of its own.
         self.joules = energy.counter(self.device) if request.gpus >= 1 else None
         self.node = ray.util.get_node_ip_address()
-        self.waited_seconds = _since(shared.began_at)
         self._begin(config)
 
     def _limit_memory(self, request: TrialRequest) -> None:
@@ -122,13 +117,16 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             device.limit_memory(self.device, self.shared.memory_growth_mib, 0.0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.waited_seconds = None if self.shared.began_at is None else 0.0
         torch.set_num_threads(self.shared.threads[new_config["batch_size"]])
         self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
         shared = self.shared
+        # For a device and for its process; one taken up again waits since it was.
+        asked_at = config.get("asked_at")
+        since = asked_at and max(asked_at, shared.began_at)
+        self.waited_seconds = since and max(0.0, time.time() - since)
         self.cleanup()  # lets the last trial's memory go before the next begins
         size = config["batch_size"]
         self.device_name = device.describe(self.device)
@@ -147,7 +145,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             budget_examples=shared.budget_examples,
             target=shared.target,
             segments=segments,
-            rungs=shared.rungs,
+            rungs=shared.rungs if config.get("stage", "search") == "search" else (),
             stops_at_target=shared.stops_at_target and not whole,
             most_examples=config.get("most_examples"),
             test_updates=shared.test_updates if whole else (),
