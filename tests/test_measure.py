@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -25,7 +28,7 @@ from hypothesis import strategies as st
 
 from tests import rows
 from tune_jobs.config import resolve
-from tune_jobs.errors import UserError
+from tune_jobs.errors import SweepError, UserError
 from tune_jobs.measure import cost_model
 from tune_jobs.measure.clock import ProfiledClock, feasible
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
@@ -85,6 +88,29 @@ def digits(data_dir: Path) -> Subject:
 
     path = prepare("digits", data_dir)
     return Subject(WorkloadSource("mlp", "digits", str(path)), "adam", 3e-3, 300, 0, 1, 0.0, None)
+
+
+def sleep_noted(note: str) -> None:
+    Path(note).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_what_a_probe_does_ends_with_those_that_asked(tmp_path: Path) -> None:
+    """Interrupted in the middle of a call, the parent closes; nothing waits for the probe."""
+    note = tmp_path / "process"
+    processes = FreshProcesses(shows=False)
+    asked = threading.Thread(
+        target=lambda: pytest.raises(SweepError, processes.call, sleep_noted, str(note), 60.0)
+    )
+    asked.start()
+    while not (note.exists() and note.read_text()):
+        time.sleep(0.05)
+    began = time.monotonic()
+    processes.close()
+    asked.join(20)
+    assert time.monotonic() - began < 20
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(note.read_text())).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_value_comes_back_from_every_copy(fresh: FreshProcesses) -> None:

@@ -17,6 +17,7 @@ from tune_jobs.command_line import Action
 from tune_jobs.config import PBT, SCHEDULES, SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.measure.clock import chosen
+from tune_jobs.measure.fresh import FreshProcesses
 from tune_jobs.planning import learning_rates
 from tune_jobs.planning.allowance import FURTHER, SEARCH, Allowance
 from tune_jobs.planning.batch_schedules import Given
@@ -58,7 +59,8 @@ ROOT = Path(__file__).resolve().parents[1]
 @dataclass(frozen=True)
 class Job:
     """What the stages of one sweep work with; `uri` is MLflow's store, None without one;
-    `data_path` the data set's file, None for a user's workload."""
+    `data_path` the data set's file, None for a user's workload; `fresh` are processes to measure in
+    that were begun ahead."""
 
     config: SweepConfig
     store: SweepStore
@@ -68,6 +70,7 @@ class Job:
     action: Action
     progress: Progress
     allowance: Allowance
+    fresh: FreshProcesses | None = None
 
     def say(self, line: str) -> None:
         say(self.console, line)
@@ -121,8 +124,9 @@ def measure(
         seconds = job.for_fixed.left_to_measure(job.config.profile_seconds)
         config = replace(job.config, profile_seconds=seconds)
         profiles = profile_devices(
-            config, job.store, job.data_path, cluster, job.say, when_timed=when_timed
-        )
+            config, job.store, job.data_path, cluster, job.say, fresh=job.fresh,
+            when_timed=when_timed,
+        )  # fmt: skip
     report_costs(job.config, job.store, facts, job.console)
     return profiles
 

@@ -8,9 +8,11 @@ What takes long to import is imported where it is needed: `--help` and `--dry-ru
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,6 +30,7 @@ from tune_jobs.planning.allowance import Allowance
 from tune_jobs.reporting.table import say, wide_console
 
 if TYPE_CHECKING:
+    from tune_jobs.measure.fresh import FreshProcesses
     from tune_jobs.store import SweepStore
 
 
@@ -84,10 +87,26 @@ def begin(config: SweepConfig, store: SweepStore, action: Action, console: Conso
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
         told = Progress(console), Allowance(config.minutes)
-        data = preparing.data(config)
-        from tune_jobs.one_sweep import Job, sweep
+        with ahead(store) as fresh:
+            data = preparing.data(config)
+            from tune_jobs.one_sweep import Job, sweep
 
-        sweep(Job(config, store, data, uri, console, action, *told))
+            sweep(Job(config, store, data, uri, console, action, *told, fresh))
+
+
+@contextmanager
+def ahead(store: SweepStore) -> Iterator[FreshProcesses | None]:
+    """What will measure on this machine imports torch meanwhile; None where nothing will."""
+    from tune_jobs.measure.fresh import FreshProcesses
+
+    if store.profiles.exists() or os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
+        yield None
+        return
+    fresh = FreshProcesses(shows=False)
+    try:
+        yield fresh
+    finally:
+        fresh.close()
 
 
 def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) -> None:

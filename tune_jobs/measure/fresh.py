@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -58,16 +59,21 @@ class Caller(Protocol):
 
 
 class FreshProcesses:
-    """The parent's end: starts the server, hands it calls one after the other."""
+    """The parent's end: starts the server, hands it calls one after the other.
 
-    def __init__(self) -> None:
+    What its children print goes where the parent's errors go, if it `shows`.
+    """
+
+    def __init__(self, shows: bool = True) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         self._server = subprocess.Popen(
             # Not `-m`: what it pickles must not belong to a module called __main__.
             [sys.executable, "-c", "from tune_jobs.measure.fresh import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=None if shows else subprocess.DEVNULL,
             env=environment,
+            start_new_session=True,  # Ctrl-C is the driver's to hear
         )
 
     def __enter__(self) -> FreshProcesses:
@@ -94,9 +100,10 @@ class FreshProcesses:
         return outcomes
 
     def close(self) -> None:
-        """End the server; its children end with it."""
+        """End the server; its children end with it, also one in the middle of its call."""
         if self._server.stdin is not None:
-            self._server.stdin.close()
+            with suppress(BrokenPipeError):
+                self._server.stdin.close()
         self._server.wait()
 
 
@@ -122,7 +129,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             return
         children = [_fork(function, argument) for _ in range(copies)]
         deadline = time.monotonic() + timeout_seconds
-        _send(answers, [_await(child, deadline) for child in children])
+        _send(answers, [_await(child, deadline, requests) for child in children])
 
 
 @dataclass(frozen=True)
@@ -156,11 +163,15 @@ def _outcome_of(function: Callable[[Any], Any], argument: Any) -> Outcome:
         return Outcome(None, "raised", reason, trace, starved, requested_mib(error))
 
 
-def _await(child: _Child, deadline: float) -> Outcome:
-    """The child's own word, or what its end says."""
+def _await(child: _Child, deadline: float, requests: IO[bytes]) -> Outcome:
+    """The child's own word, or what its end says. A parent that is gone ends them all."""
     with os.fdopen(child.pipe, "rb") as pipe, selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        late = not selector.select(max(0.0, deadline - time.monotonic()))
+        for stream in (pipe, requests):
+            selector.register(stream, selectors.EVENT_READ)
+        ready = [key.fileobj for key, _ in selector.select(max(0.0, deadline - time.monotonic()))]
+        if requests in ready:  # it asks one thing at a time: this is its end
+            os.killpg(0, signal.SIGKILL)
+        late = not ready
         if late:
             os.kill(child.pid, signal.SIGKILL)
         try:

@@ -123,6 +123,8 @@ def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> Cluste
             if told:
                 say(told)
             os.environ.setdefault("RAY_enable_metrics_collection", "0")
+            for idle in ("enable_worker_prestart", "prestart_worker_first_driver"):
+                os.environ.setdefault(f"RAY_{idle}", "0")  # workers that no trial would use
             # What fails is told by the trial's row, or ends the sweep in words of its own.
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         # Ray puts an abort with a C++ stack in the place of the handler of SIGTERM.

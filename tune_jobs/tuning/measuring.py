@@ -14,6 +14,7 @@ from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
+from tune_jobs.errors import SweepError
 from tune_jobs.measure.clock import chosen
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
 from tune_jobs.measure.probe import NoiseRequest, Subject, measure_noise
@@ -29,7 +30,7 @@ from tune_jobs.planning.search_plan import base_learning_rate
 from tune_jobs.records import BatchSizeProfile, NoiseScale, RangePoint
 from tune_jobs.store import SweepStore
 from tune_jobs.training.scaling import scaled_learning_rate
-from tune_jobs.tuning.cluster import Cluster, Shape, accelerator, alive
+from tune_jobs.tuning.cluster import Cluster, Shape, accelerator, alive, in_a_cluster
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 from tune_jobs.workload_source import source_of
 
@@ -114,6 +115,30 @@ class ProbeHost:
         return self.fresh.call(function, argument, timeout_seconds, copies)
 
 
+class LocalCaller:
+    """A `Caller` on this machine, which the sweep has for itself: without Ray, and its processes.
+
+    `fresh` were begun before, so that what they import is there by now.
+    """
+
+    def __init__(self, data_path: Path | None, fresh: FreshProcesses | None = None) -> None:
+        self.fresh = fresh or FreshProcesses(shows=False)
+        self.node, self.waited_seconds = ray.util.get_node_ip_address(), 0.0
+        self.data_path = None if data_path is None else str(data_path)
+
+    def call(
+        self, function: Callable[[Any], Any], argument: Any, timeout_seconds: float, copies: int = 1
+    ) -> list[Outcome]:
+        try:
+            return self.fresh.call(function, argument, timeout_seconds, copies)
+        except SweepError as error:  # as the kernel does where memory ends
+            self.fresh = FreshProcesses(shows=False)
+            return [Outcome(None, "killed", str(error), out_of_memory=True)] * copies
+
+    def close(self) -> None:
+        self.fresh.close()
+
+
 class RayCaller:
     """A `Caller` whose fresh processes run on one device of the cluster, exclusively.
 
@@ -162,13 +187,15 @@ def profile_devices(
     cluster: Cluster,
     say: Callable[[str], None],
     beside: Sequence[BatchSizeProfile] = (),
+    fresh: FreshProcesses | None = None,
     when_timed: Callable[[], object] = lambda: None,
 ) -> list[BatchSizeProfile]:
     """Profile every device type that trials may land on; the rows are in the store on return, those
     of other batch sizes `beside` them.
 
     `when_timed` is called once batch sizes are profiled, where what is left is not timed and may
-    share the machine; not where another device type is still to come.
+    share the machine; not where another device type is still to come. `fresh` are processes that
+    were begun on this machine, which are closed.
 
     Errors:
         UserError: the model fails at the smallest batch size, or no batch size fits.
@@ -178,8 +205,11 @@ def profile_devices(
     rows: list[BatchSizeProfile] = []
     noise: list[NoiseScale] = []
     rising: list[RangePoint] = []
+    here = not in_a_cluster() and not any(kind.gpus for kind in kinds)
+    if fresh is not None and not here:
+        fresh.close()
     for kind in kinds:
-        caller = RayCaller(kind, data_path, data)
+        caller = LocalCaller(data_path, fresh) if here else RayCaller(kind, data_path, data)
         try:
             found = _profile(config, kind, caller, say)
             if len(kinds) == 1:
@@ -202,7 +232,10 @@ def profile_devices(
 
 
 def _profile(
-    config: SweepConfig, kind: DeviceType, caller: RayCaller, say: Callable[[str], None]
+    config: SweepConfig,
+    kind: DeviceType,
+    caller: LocalCaller | RayCaller,
+    say: Callable[[str], None],
 ) -> list[BatchSizeProfile]:
     sizes = sorted(config.batch_sizes)
     subject = _subject(config, caller.data_path, kind.gpus)
@@ -243,7 +276,7 @@ class Middle:
     """Where what takes one run is measured: at the middle feasible batch size of a device type."""
 
     kind: DeviceType
-    caller: RayCaller
+    caller: LocalCaller | RayCaller
     way: BatchSizeProfile
 
     def of(self, config: SweepConfig) -> tuple[Subject, int, int]:
