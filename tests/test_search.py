@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.confirm_plan import unbracketed
@@ -109,8 +108,8 @@ def test_hyperbands_later_brackets_do_not_stop_at_the_first_rung(tmp_path: Path)
 
 def test_without_a_scheduler_no_trial_is_stopped(tmp_path: Path) -> None:
     scheduler = races_of(replace(SweepConfig(), scheduler="none"), SweepStore(tmp_path))
-    for name, score in (("a", 0.9), ("b", 0.1)):
-        assert scheduler.on_trial_result(None, trial(name, 16), at(100, score)) == "CONTINUE"
+    for name, worth in (("a", 0.9), ("b", 0.1)):
+        assert scheduler.on_trial_result(None, trial(name, 16), at(100, worth)) == "CONTINUE"
 
 
 def test_scores_put_reaching_the_target_first_and_divergence_last() -> None:
