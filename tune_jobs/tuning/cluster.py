@@ -36,6 +36,7 @@ from tune_jobs.tuning.host import (
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
 Shape = Mapping[str, float]
+STARTS = 5  # of Ray, on a machine that is too busy for its 30 s
 START_TIMED_OUT = "timed out during startup"  # of Ray's message, ray/_private/node.py
 
 
@@ -153,7 +154,7 @@ def _on_loopback(wanted: bool) -> Iterator[None]:
 
 def _init(options: dict[str, object], address: str | None) -> None:
     """ray.init, begun again where a busy machine did not start the node within Ray's 30 s."""
-    for attempts_left in (2, 1, 0):
+    for attempts_left in reversed(range(STARTS)):
         try:
             ray.init(**options)
             return
@@ -165,7 +166,7 @@ def _init(options: dict[str, object], address: str | None) -> None:
             ray.shutdown()
             if attempts_left == 0:
                 raise UserError(
-                    "Ray did not start on this machine within 30 s, three times over: too much "
+                    f"Ray did not start on this machine within 30 s, {STARTS} times over: too much "
                     "runs here beside it; begin again once less does"
                 ) from error
 
