@@ -43,6 +43,28 @@ def test_a_database_that_is_killed_while_it_is_made_is_not_there(tmp_path: Path)
     check_reachable(f"sqlite:///{path}")
 
 
+KILLED_WRITER = """
+import os, signal, sqlite3, sys
+base = sqlite3.connect(sys.argv[1], isolation_level=None)
+base.execute("pragma cache_size = 5")  # so that it writes before it is done
+base.execute("begin immediate")
+base.execute("create table more (word text)")
+base.executemany("insert into more values (?)", [("x" * 500,)] * 5000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_database_whose_writer_was_killed_is_used(uri: str, tmp_path: Path) -> None:
+    """Its journal is there still, and whoever opens it takes back what was half written."""
+    path = tmp_path / "mlflow.db"
+    subprocess.run([sys.executable, "-c", KILLED_WRITER, str(path)], check=False)
+    assert path.with_name("mlflow.db-journal").stat().st_size
+    check_reachable(uri)
+    with closing(sqlite3.connect(path)) as base:
+        names = {name for (name,) in base.execute("select name from sqlite_master")}
+    assert "more" not in names and "runs" in names
+
+
 def test_of_two_that_make_it_at_once_the_first_stands(uri: str, tmp_path: Path) -> None:
     from tune_jobs.tracking.sqlite_store import make_whole
 

@@ -61,7 +61,8 @@ def amiss(path: Path) -> str | None:
 
 
 def _version(path: Path) -> str | None:
-    with closing(sqlite3.connect(f"file:{path.absolute()}?mode=ro", uri=True, timeout=1)) as base:
+    # Not `ro`: what a writer that was killed left half done is taken back by whoever opens it next.
+    with closing(sqlite3.connect(f"file:{path.absolute()}?mode=rw", uri=True, timeout=1)) as base:
         names = {name for (name,) in base.execute("select name from sqlite_master")}
         found = base.execute("select version_num from alembic_version").fetchone() if (
             "alembic_version" in names) else None  # fmt: skip
