@@ -136,15 +136,12 @@ def choose(
 ) -> tuple[Job, Stage]:
     """Stages 2 and 3, search and confirm; begun again with the next batch size while that beyond a
     leader at the edge may be better."""
+    config, resume = job.config, job.action.resume
     if not confirmed(job):
-        for line in way_of(job.config).told(
-            job.config, sorted(stage.requests), known_of(job.config, job.store)
-        ):
+        known = known_of(config, job.store)
+        for line in way_of(config).told(config, sorted(stage.requests), known):
             job.say(line)
-    runs, resume = (
-        Runs(job, stage, facts, job.config.trials - job.config.members),
-        job.action.resume,
-    )
+    runs = Runs(job, stage, facts, config.trials - config.members)
     while True:
         if runs([]) or resume:
             with heard(job, copy, "search", runs.trials):
