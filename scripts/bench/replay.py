@@ -225,13 +225,15 @@ class World:
     def _row(
         self, cell: Cell, seed: int, stage: str, outcome: str, end: float, reached: float | None
     ) -> TrialResult:
-        size, index = cell
+        size, _ = cell
         took = self.seconds(size, end)
         to_target = None if reached is None else self.seconds(size, reached)
         return TrialResult(
             trial_id=f"t{len(self.trials)}", name="", sweep="replay", stage=stage, outcome=outcome,
             reason=None, batch_size=size, micro_batch_size=size, base_learning_rate=self.base(cell),
-            learning_rate=self.table.rates[size][index], optimizer=self.optimizer, seed=seed,
+            # As runs are planned, to the last digit: by it a run is known to be made.
+            learning_rate=scaled_learning_rate(self.optimizer, self.base(cell), size),
+            optimizer=self.optimizer, seed=seed,
             model=self.config.model, data="table", node=None, device="cpu", cpus=1.0, gpus=0.0,
             budget_examples=self.table.budget, target=self.target, examples_seen=int(end),
             updates=math.ceil(end / size),
