@@ -64,7 +64,7 @@ class SharedByTrials:
     memory_growth_mib: float | None
     checkpoint_seconds: float
     report_seconds: dict[int, float]
-    began_at: float
+    began_at: float = 0.0
     recipe: Recipe = PLAIN
     goal: str = "time"
     stops_at_target: bool = False
