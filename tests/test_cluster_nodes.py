@@ -35,7 +35,7 @@ SMALL = (
 )
 NOT_ALLOWED = "network namespaces are not allowed"
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def options(name: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def when(happens: Callable[[], object], job: subprocess.Popen[str], seconds: float = 200) -> None:
+def when(happens: Callable[[], object], job: subprocess.Popen[str], seconds: float = 500) -> None:
     """Wait until `happens()`; fails where the job ends or the time is over before it."""
     until = time.monotonic() + seconds
     while not happens():
