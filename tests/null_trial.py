@@ -16,10 +16,15 @@ STEPS = 6
 
 
 class NullTrial(tune.Trainable):
-    """Steps through its budget. `facts`: budget, rungs, seconds (of a step), log, saves."""
+    """Steps through its budget. `facts`: budget, rungs, seconds (of a step), log, saves,
+    late_seconds (that every process but the first takes to start)."""
 
     def setup(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         self.facts = facts
+        try:
+            Path(facts["log"]).with_suffix(".first").touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(facts["late_seconds"])
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

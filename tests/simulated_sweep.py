@@ -58,17 +58,20 @@ def profiles() -> list[BatchSizeProfile]:
     ]  # fmt: skip
 
 
-def null_trainable(folder: Path, seconds: float, saves: bool = True) -> Any:
+def null_trainable(
+    folder: Path, seconds: float, saves: bool = True, late_seconds: float = 0.0
+) -> Any:
     """In place of `stages._trainable`: the same requests, a trial that trains nothing.
 
-    Its steps take `seconds`; it `saves` itself after each, or never.
+    Its steps take `seconds`; it `saves` itself after each, or never. Every process but the first
+    takes `late_seconds` longer to start.
     """
 
     def make(shared: SharedByTrials) -> object:
         requests = shared.requests
         facts = {
             "budget": shared.budget_examples, "rungs": shared.rungs, "seconds": seconds,
-            "log": str(folder / "log.jsonl"), "saves": saves,
+            "log": str(folder / "log.jsonl"), "saves": saves, "late_seconds": late_seconds,
         }  # fmt: skip
         return tune.with_resources(
             tune.with_parameters(NullTrial, facts=facts),
@@ -132,9 +135,9 @@ def search(stage: stages.Stage, cluster: RayCluster, log: Path) -> str:
     return lost[0]
 
 
-def drain() -> str:
-    """Warn of the end of a node with A100s, as a provider of spot machines does. Its id."""
-    node = next(n["NodeID"] for n in alive() if "accelerator_type:A100" in n["Resources"])
+def drain(suits: Callable[[Any], bool]) -> str:
+    """Warn of the end of a node that suits, as a provider of spot machines does. Its id."""
+    node = next(node["NodeID"] for node in alive() if suits(node))
     gcs = ray._raylet.GcsClient(address=ray.get_runtime_context().gcs_address)
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, why_not = gcs.drain_node(node, reason, "a test", int(time.time() * 1000) + 300_000)
@@ -162,7 +165,7 @@ def confirm(stage: stages.Stage) -> tuple[str, int]:
             remove_placement_group(group)
         (stage.store.folder / "left_at").write_text(str(time.time()))
 
-    going = drain()
+    going = drain(lambda node: "accelerator_type:A100" in node["Resources"])
     runs = [
         ConfirmRun(size, 1e-3, 1e-3, seed, 9216, alone=True) for seed in SEEDS for size in SIZES
     ]
@@ -223,5 +226,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(190)  # where it stands, should it stand still
+    faulthandler.dump_traceback_later(360)  # where it stands, should it stand still
     main(Path(sys.argv[1]))

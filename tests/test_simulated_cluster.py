@@ -50,7 +50,7 @@ def attempt(folder: Path, around: dict[str, str]) -> dict[str, Any]:
     folder.mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulated_sweep", str(folder)],
-        cwd=ROOT, env=around, capture_output=True, text=True, timeout=210,
+        cwd=ROOT, env=around, capture_output=True, text=True, timeout=420,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -22,7 +22,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.planning.search_plan import rungs_of
 from tune_jobs.reading.choosing import score
 from tune_jobs.store import SweepStore
-from tune_jobs.tuning.kept import keep_processes
+from tune_jobs.tuning.kept import keep_processes, next_to_start
 
 TIME_ATTR = "rung_examples"
 METRIC = "score"
@@ -148,6 +148,9 @@ class BatchSizeRaces(FIFOScheduler):  # type: ignore[misc]
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         keep_processes(tune_controller, self.places)
         super().on_trial_add(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        return next_to_start(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if not self._races(trial) or TIME_ATTR not in result:
