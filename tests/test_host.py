@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from models import registry
+from tune_jobs.environment import cluster_address
 from tune_jobs.errors import UserError
 from tune_jobs.reporting.table import places
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning import host
-from tune_jobs.tuning.host import check_address, cluster_address, object_store, short_folder
+from tune_jobs.tuning.host import check_address, object_store, short_folder
 
 Usage = namedtuple("Usage", "total used free")
 

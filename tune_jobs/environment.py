@@ -1,15 +1,22 @@
-"""Where a sweep ran: versions, host, devices, commit."""
+"""Where a sweep runs: cluster or this machine, versions, host, devices, commit."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 COMMIT = "SWEEP_COMMIT"  # set for a job, whose upload has no .git
 PACKAGES = ("torch", "torchvision", "ray", "hyperopt", "pyarrow", "mlflow", "numpy", "scipy")
+
+
+def cluster_address(environment: Mapping[str, str]) -> str | None:
+    """What RAY_ADDRESS names to be joined (Ray sets it for every job); None: a Ray of one's own."""
+    address = environment.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
 
 
 def versions() -> dict[str, str]:

@@ -25,6 +25,7 @@ from rich.console import Console
 from tune_jobs import new_workload
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import SweepConfig, to_be_kept
+from tune_jobs.environment import cluster_address
 from tune_jobs.errors import Terminated, exit_status
 from tune_jobs.planning.allowance import Allowance
 from tune_jobs.reporting.table import say, wide_console
@@ -99,7 +100,7 @@ def ahead(store: SweepStore) -> Iterator[FreshProcesses | None]:
     """What will measure on this machine imports torch meanwhile; None where nothing will."""
     from tune_jobs.measure.fresh import FreshProcesses
 
-    if store.profiles.exists() or os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
+    if store.profiles.exists() or cluster_address(os.environ):
         yield None
         return
     fresh = FreshProcesses(shows=False)

@@ -23,16 +23,11 @@ from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
+from tune_jobs.environment import cluster_address
 from tune_jobs.errors import UserError
 from tune_jobs.private import secure_token
 from tune_jobs.store import SweepStore
-from tune_jobs.tuning.host import (
-    check_address,
-    cluster_address,
-    not_joined,
-    object_store,
-    short_folder,
-)
+from tune_jobs.tuning.host import check_address, not_joined, object_store, short_folder
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
 Shape = Mapping[str, float]

@@ -23,12 +23,6 @@ ROOM_BYTES = 200 * 2**20  # for the objects of a sweep on one machine, which are
 CONNECT_SECONDS = 5.0
 
 
-def cluster_address(environment: MutableMapping[str, str]) -> str | None:
-    """What RAY_ADDRESS names to be joined (Ray sets it for every job); None: a Ray of one's own."""
-    address = environment.get("RAY_ADDRESS", "")
-    return None if address in ("", "local") else address
-
-
 def check_address(address: str) -> None:
     """Raises UserError where no cluster is at this RAY_ADDRESS: Ray itself would ask for ever."""
     place = address
