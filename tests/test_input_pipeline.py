@@ -15,7 +15,7 @@ from tune_jobs.judging.binding import loading_limit
 from tune_jobs.measure.input_pipeline import input_pipeline
 from tune_jobs.training.loop import RunSettings, TrainingRun
 
-SECONDS = 0.004  # that an example takes to load
+SECONDS = 0.02  # that an example takes to load
 
 
 class Slow(workloads.Sequences):
@@ -31,12 +31,12 @@ def run_of(**changes: Any) -> TrainingRun:
 
 
 def test_loading_alone_is_told_from_training_alone() -> None:
-    alone = input_pipeline(run_of(train=Slow(300)), 0.1)
+    alone = input_pipeline(run_of(train=Slow(300)), 0.5)
     assert alone is not None and alone.loading_seconds >= 8 * SECONDS > alone.training_seconds
 
 
 def test_workers_load_side_by_side_once_their_stock_is_used_up() -> None:
-    shared = input_pipeline(run_of(train=Slow(300), workers=2), 0.3)
+    shared = input_pipeline(run_of(train=Slow(300), workers=2), 1.5)
     assert shared is not None and shared.workers == 2
     assert 8 * SECONDS / 2 * 0.9 < shared.loading_seconds < 8 * SECONDS
 
