@@ -123,7 +123,8 @@ def valleys(
     }
     found = {size: _likelihood(tried[size], places[size]) for size in tried}
     own = {size: logs for size, (logs, _, _) in found.items()}
-    logs = {size: own[size] + _line(size, places, own, slope) for size in own}
+    bottoms = {s: _bottom(places[s], logs) for s, logs in own.items() if np.ptp(logs) > 0}
+    logs = {size: own[size] + _line(size, places[size], bottoms, slope) for size in own}
     width = _softmax(np.sum([special.logsumexp(of, axis=1) for of in logs.values()], axis=0))
     return {
         size: Valley(places[size], _given_width(logs[size], width), *found[size][1:])
@@ -153,28 +154,31 @@ def _likelihood(tried: Tried, places: Floats) -> tuple[Floats, Floats, Floats]:
     return told.sum(axis=-1), least, np.full(shape, weight.sum() ** -0.5)
 
 
+def _bottom(places: Floats, logs: Floats) -> tuple[float, float]:
+    """Mean and variance of a batch size's x*, by its own trials."""
+    chance = np.exp(logs - logs.max()).sum(axis=0)
+    chance /= chance.sum()
+    mean = float(chance @ places)
+    return mean, float(chance @ (places - mean) ** 2)
+
+
 def _line(
-    size: int, places: Mapping[int, Floats], own: Mapping[int, Floats], slope: float | None
+    size: int, places: Floats, bottoms: Mapping[int, tuple[float, float]], slope: float | None
 ) -> Floats:
     """(P,): log prior of a batch size's x* from a line through the others'."""
-    others = [o for o in places if o != size and np.ptp(own[o]) > 0]
+    others = [o for o in bottoms if o != size]
     if len(others) < (2 if slope is None else 1):
-        return np.zeros(len(places[size]))
-    means, weights = [], []
-    for other in others:
-        chance = _softmax(special.logsumexp(own[other], axis=0))
-        mean = float(chance @ places[other])
-        means.append(mean)
-        weights.append(1 / (float(chance @ (places[other] - mean) ** 2) + LINE**2))
+        return np.zeros(len(places))
     x = np.log(np.array(others, dtype=np.float64))
-    weight, y = np.array(weights), np.array(means)
+    y, variances = np.array([bottoms[o] for o in others]).T
+    weight = 1 / (variances + LINE**2)
     middle, centre = weight @ x / weight.sum(), weight @ y / weight.sum()
     known = 0.0 if slope is None else SLOPE**-2
     spread = weight @ (x - middle) ** 2 + known
     tilt = float(weight @ ((x - middle) * y) + known * (slope or 0.0)) / spread if spread else 0.0
     at = math.log(size) - middle
     variance = LINE**2 + 1 / weight.sum() + (at**2 / spread if spread else 0.0)
-    return np.asarray(-((places[size] - centre - tilt * at) ** 2) / 2 / variance)
+    return np.asarray(-((places - centre - tilt * at) ** 2) / 2 / variance)
 
 
 def _softmax(logs: Floats) -> Floats:
