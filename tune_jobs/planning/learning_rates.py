@@ -127,21 +127,17 @@ def after(config: SweepConfig, known: Known, used: int | None) -> list[str]:
 
 def evidence(size: int, known: Known) -> Tried:
     """A batch size's trials. One that was ended before the target is taken to need as much more
-    than the best as it needed for what it had reached: than the best of its own batch size, or else
-    of the nearest one that has any. One that diverged needs over what it had seen."""
+    than the best as it needed for what it had reached; one that reached nothing needs over what it
+    had seen."""
     mine = [t for t in known.trials if t.batch_size == size and t.outcome != "failed"]
     best = min(
-        (t for t in known.trials if t.examples_to_target is not None),
-        key=lambda t: (_doublings(t.batch_size, size), t.examples_to_target or 0),
+        (t for t in mine if t.examples_to_target is not None),
+        key=lambda t: t.examples_to_target or 0,
         default=None,
     )
     rows = [_read(t, best, known) for t in mine if t.examples_seen > 0]
     columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.empty(0)] * 4
     return Tried(columns[0], columns[1], columns[2].astype(bool), columns[3])
-
-
-def _doublings(size: int, other: int) -> float:
-    return abs(math.log2(size / other))
 
 
 def _read(
@@ -153,18 +149,12 @@ def _read(
     if trial.outcome != "diverged" and best is not None:
         mine = curve(trial, known.curves.get(trial.trial_id, ()))
         theirs = curve(best, known.curves.get(best.trial_id, ()))
-        at = crossing(theirs, mine[-1][1], trial.mode) if mine else None
+        later = mine and not reaches(theirs[0][1], mine[-1][1], trial.mode)
+        at = crossing(theirs, mine[-1][1], trial.mode) if later else None
         if at is not None:
             needed = math.log(best.examples_to_target or 1) + math.log(mine[-1][0] / at)
-            over = reaches(theirs[0][1], mine[-1][1], trial.mode)  # before its first evaluation
-            guessed = _guessed(_doublings(trial.batch_size, best.batch_size))
-            return rate, max(needed, math.log(trial.examples_seen)), over, guessed
+            return rate, max(needed, math.log(trial.examples_seen)), False, GUESSED
     return rate, math.log(trial.examples_seen), True, NOISE
-
-
-def _guessed(doublings: float) -> float:
-    """Deviation of what is guessed by a run of a batch size so many doublings away."""
-    return math.hypot(GUESSED, UNTRIED * math.sqrt(doublings))
 
 
 def ends(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, int]:
@@ -189,9 +179,9 @@ def _may_win(
     drawn = {}
     for size, (mean, deviation) in known.items():
         if not math.isfinite(mean) and told:
-            near = min(told, key=lambda s: _doublings(s, size))
+            near = min(told, key=lambda s: abs(math.log(s / size)))
             mean, deviation = known[near]
-            deviation = math.hypot(deviation, UNTRIED * math.sqrt(_doublings(near, size)))
+            deviation = math.hypot(deviation, UNTRIED * math.sqrt(abs(math.log2(near / size))))
         luck = float(chance.standard_normal())
         drawn[size] = (mean if told else 0.0) + deviation * luck + math.log(cost[size])
     return min(drawn, key=lambda s: (drawn[s], s))
