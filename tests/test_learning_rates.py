@@ -170,6 +170,18 @@ def test_a_further_search_goes_where_it_is_least_known_what_the_best_rate_would_
     assert Counter(asked.batch_size for asked, _ in made[CONFIG.trials :])[rival] >= 3
 
 
+def test_a_further_search_leaves_a_batch_size_that_no_rate_brought_to_the_target() -> None:
+    """Seen on MNIST: eight further trials of one that never reached, and the bound as it was."""
+    made = [(asked, row) for asked, row in searched(CONFIG) if asked.batch_size != 256]
+    for k, base in enumerate((5e-4, 2e-3, 8e-3)):
+        asked = Proposal(256, base, 3000, "")
+        made.append((asked, ended(f"256-{k}", asked, examples_to_target=None, examples_seen=3000)))
+    longer = replace(CONFIG, trials=len(made) + 4)
+    while (further := propose(longer, SIZES, known(made), among=(16, 256))) is not None:
+        assert further.batch_size == 16
+        made.append((further, ended(str(len(made)), further)))
+
+
 def test_a_batch_size_that_was_confirmed_keeps_its_rate() -> None:
     made = searched(CONFIG)
     row = rows.result(batch_size=64, stage="confirm", base_learning_rate=1.23e-3)

@@ -189,14 +189,17 @@ def _may_win(
 
 def _least_known(among: Sequence[int], found: Mapping[int, Valley], known: Known) -> int:
     """Of these batch sizes the one whose shortfall at its best guess is spread most, a trial under
-    way taken to halve that."""
+    way taken to halve that. One of which none of FIRST trials reached comes last: what a trial that
+    does not reach either needs, nobody knows."""
     under_way = [size for size, _ in known.pending]
+    reached = {t.batch_size for t in known.trials if t.examples_to_target is not None}
+    telling = [s for s in among if s in reached or count_of(s, known) < FIRST]
 
     def unsure(size: int) -> float:
         _, variance = found[size].shortfall(found[size].best()[0])
         return float(variance / 2 ** under_way.count(size))
 
-    return max(among, key=lambda s: (unsure(s), -s))
+    return max(telling or among, key=lambda s: (unsure(s), -s))
 
 
 def _may_be_best(valley: Valley, tried: Sequence[float], chance: np.random.Generator) -> float:
