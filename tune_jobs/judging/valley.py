@@ -156,8 +156,7 @@ def _likelihood(tried: Tried, places: Floats) -> tuple[Floats, Floats, Floats]:
 
 def _bottom(places: Floats, logs: Floats) -> tuple[float, float]:
     """Mean and variance of a batch size's x*, by its own trials."""
-    chance = np.exp(logs - logs.max()).sum(axis=0)
-    chance /= chance.sum()
+    chance = _softmax(logs).sum(axis=0)
     mean = float(chance @ places)
     return mean, float(chance @ (places - mean) ** 2)
 
