@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.judged import run_of
+from tests.judged import run_of, runs_of, verdict_of
 from tune_jobs.judging.rate_luck import shortfalls, tried_rates
 from tune_jobs.records import TargetRun
+from tune_jobs.verdicts import Verdict
 
 BEST, LEAST, LONGEST = 1e-3, 10.0, 30.0
 
@@ -105,3 +107,34 @@ def test_trials_count_by_examples_before_seconds_and_those_of_unknown_end_not_at
     assert found.rate == pytest.approx(np.log([1e-3, 2e-3]))
     assert found.needed == pytest.approx(np.log([1000, 3000]))
     assert found.short.tolist() == [False, True]
+
+
+def judged_with(far: int, rate: float, per_second: float, **known: Any) -> Verdict:
+    """64 needs 1,000 examples, at 100 a second; `far`, so many a second, was cut off at 15 seconds
+    at the one rate that it was tried at."""
+    rates = tuple(np.geomspace(1e-4, 1e-2, 7))
+    beside = [run for size in (32, 64) for run in searched(rates, curvature=0.3, size=size)]
+    ends = {"examples_seen": round(15 * per_second), "learning_rate": rate}
+    cut = runs_of({far: 60.0}, 3, ends=15.0, **(ends | known))
+    trial = run_of(far, 0, 60.0, 15.0, learning_rate=rate, examples_seen=round(15 * per_second))
+    runs = [*runs_of({32: 11.0, 64: 10.0}, 3, learning_rate=BEST), *cut]
+    return verdict_of(runs, searched=[*beside, trial])
+
+
+def bound_of(verdict: Verdict) -> float:
+    assert verdict.use is not None and verdict.use.batch_size == 64
+    assert verdict.use.regret_bound is not None
+    return verdict.use.regret_bound
+
+
+def test_a_better_rate_takes_no_batch_size_below_the_examples_of_a_smaller_one() -> None:
+    """256 was far off its best rate; but 64 needs 1,000 examples, and 256 makes 105 a second."""
+    assert bound_of(judged_with(256, BEST / 10, 105.0)) < 0.1
+    assert bound_of(judged_with(256, BEST / 10, 300.0)) > 0.5, "at 300 a second it may win"
+    assert bound_of(judged_with(256, BEST / 10, 105.0, examples_seen=None)) > 0.3, "not known"
+
+
+def test_a_better_rate_takes_no_batch_size_below_the_updates_of_a_larger_one() -> None:
+    """16 needs as many updates as 32 at least, 34 of them, and makes as many a second."""
+    assert bound_of(judged_with(16, BEST / 10, 50.0)) < 0.1
+    assert bound_of(judged_with(16, BEST / 10, 100.0)) > 0.3

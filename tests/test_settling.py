@@ -132,6 +132,6 @@ def test_rates_are_to_be_searched_further_only_where_knowing_them_would_tell_muc
         assert found is not None
         return found.rates
 
-    near = {32: 10.0, 64: 10.7}
+    near = {32: 10.7, 64: 10.0}
     assert rates(runs_of(near, noise=0.03), {1e-4: 40.0, 1e-3: 10.0, 1e-2: 40.0}) == (32, 64)
     assert rates(runs_of(near, seeds=2, noise=0.9), {3e-4: 13.0, 1e-3: 10.0, 3e-3: 14.0}) == ()

@@ -62,6 +62,8 @@ class Scenario:
         shortfall: a batch size's rate is short of its best by up to this part; `told` says whether
             the judge knows the variance of that.
         step: crossings are seen on a grid of this part of themselves.
+        falling: with each doubling of the batch size this part fewer examples are needed than the
+            hyperbola has it, which the judge takes to be impossible at the best rates.
     """
 
     looks: tuple[int, ...] = (3,)
@@ -76,6 +78,7 @@ class Scenario:
     shortfall: float = 0.0
     told: bool = True
     step: float = 0.0
+    falling: float = 0.0
 
     @property
     def known(self) -> bool:
@@ -92,41 +95,44 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Simulated:
-    """P sweeps: log seconds of each run (P, K, S), where a run was cut, the truth (P, K), and what
-    each run would have taken had it not been cut."""
+    """P sweeps: log seconds of each run (P, K, S), where a run was cut, the truth (P, K), what
+    each run would have taken had it not been cut, and the log seconds of an example (P, K)."""
 
     value: Floats
     censored: Bools
     truth: Floats
     whole: Floats
+    per_example: Floats
 
 
 def simulate(scenario: Scenario, number: int, chance: np.random.Generator) -> Simulated:
     """Draw so many workloads and their runs, at the last look's seeds."""
     k, seeds = scenario.batch_sizes, scenario.looks[-1]
-    truth = _truth(scenario, number, chance)
+    truth, per_example = _truth(scenario, number, chance)
     short = chance.uniform(0, math.log1p(scenario.shortfall), (number, k))
     value = (truth + short)[:, :, None] + _noise(scenario, number, seeds, chance)
     if scenario.step:
         grid = math.log1p(scenario.step)
         value = np.ceil(value / grid) * grid
     ends = _ends(scenario, value, truth)
-    return Simulated(np.minimum(value, ends), value > ends, truth, value)
+    return Simulated(np.minimum(value, ends), value > ends, truth, value, per_example)
 
 
-def _truth(scenario: Scenario, number: int, chance: np.random.Generator) -> Floats:
-    """(P, K) log seconds of the typical run at the best rate."""
+def _truth(scenario: Scenario, number: int, chance: np.random.Generator) -> tuple[Floats, Floats]:
+    """(P, K) log seconds of the typical run at the best rate, and of an example."""
     k = scenario.batch_sizes
     sizes = 2.0 ** np.arange(4, 4 + k)
     if scenario.near is not None:
-        logs = [0.0, math.log1p(scenario.near), *([math.log(2)] * (k - 2))]
-        return np.repeat(np.array(logs)[None], number, axis=0)
+        near = [0.0, math.log1p(scenario.near), *([math.log(2)] * (k - 2))]
+        return np.repeat(np.array(near)[None], number, axis=0), np.full((number, k), np.nan)
     per_example = FIRST_SECONDS / _log_uniform(chance, 10, 300, number)
     critical = _log_uniform(chance, 20, 3000, number)
-    logs = np.log(LEAST_UPDATES * (sizes + critical) * (FIRST_SECONDS / sizes + per_example))
+    seconds: Floats = np.log(FIRST_SECONDS / sizes + per_example)
+    logs: Floats = np.log(LEAST_UPDATES * (sizes + critical)) + seconds
+    logs += np.arange(k) * math.log1p(-scenario.falling)
     if scenario.slow:
         logs[:, k // 2 :] = logs[:, : k // 2].min(axis=1, keepdims=True) + math.log(4)
-    return np.asarray(logs)
+    return logs, seconds
 
 
 def _log_uniform(chance: np.random.Generator, low: float, high: float, number: int) -> Floats:
@@ -174,6 +180,7 @@ def problem(scenario: Scenario, of: Simulated, seeds: int, which: Bools) -> Prob
         shared=np.zeros((number, k)),
         short=np.broadcast_to([over / 2, over**2 / 12], (number, k, 2)),
         step=np.full((number, k), math.log1p(scenario.step)),
+        per_example=of.per_example[which],
     )
 
 
@@ -280,6 +287,9 @@ def scenarios() -> list[Scenario]:
         Scenario(looks, near=0.06, batch_sizes=3),
         Scenario(looks, near=0.06, batch_sizes=6),
         Scenario(looks, near=0.1, batch_sizes=3, uneven=0.5),
+        *(Scenario((3,), shortfall=f) for f in (1.0, 3.0)),
+        *(Scenario((3,), shortfall=f, falling=0.05) for f in (0.3, 1.0)),
+        Scenario((8,), shortfall=0.3, falling=0.05),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -90,7 +91,9 @@ def hold(
         return Contest(
             quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
         )
-    found = regrets.judged(_problem(sample, field, clock, rates), kept=kept)
+    found = regrets.judged(
+        _problem(sample, field, clock, rates, per_example(runs, quantity)), kept=kept
+    )
     chance = np.random.default_rng(2)
     own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
     of = typical(sample, policy.confidence, own[0])
@@ -100,7 +103,9 @@ def hold(
     )
 
 
-def _problem(sample: Sample, field: Field, clock: Floats, rates: Floats) -> Problem:
+def _problem(
+    sample: Sample, field: Field, clock: Floats, rates: Floats, dear: Mapping[int, float]
+) -> Problem:
     kept = sample.only(sample.known)
     return Problem(
         layout=kept.layout,
@@ -112,7 +117,20 @@ def _problem(sample: Sample, field: Field, clock: Floats, rates: Floats) -> Prob
         shared=clock[None],
         short=rates[None],
         step=kept.step[None],
+        per_example=np.array([[dear.get(size, np.nan) for size in sample.batch_sizes]]),
     )
+
+
+def per_example(runs: Sequence[TargetRun], quantity: Quantity) -> dict[int, float]:
+    """By batch size, of those of which it is known, the log of what an example takes."""
+    found: dict[int, list[float]] = {}
+    for run in runs if quantity.by_target else ():
+        got = reached(run)
+        spent = quantity.of(run) if got else quantity.limit(run)
+        examples = run.examples_to_target if got else run.examples_seen
+        if spent and examples:
+            found.setdefault(run.batch_size, []).append(quantity.log(spent / examples))
+    return {size: median(logs) for size, logs in found.items()}
 
 
 def _counts(runs: Sequence[TargetRun], sample: Sample) -> tuple[Ints, Ints]:

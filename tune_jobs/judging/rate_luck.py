@@ -3,7 +3,8 @@
 A search tries few rates, so the best of them is short of the optimum by a part that no further
 seed shows: the largest error of all. `valley.py` tells how far. Batch sizes are compared as they
 would be at their best rates: what each is short of that is drawn and taken off. Where no rate that
-the search tried reached the target, the valleys of the other batch sizes alone tell of it.
+the search tried reached the target, the valleys of the other batch sizes alone tell of it; how much
+a better rate may save has an end there as well (`regret.at_best_rates`).
 """
 
 from __future__ import annotations
