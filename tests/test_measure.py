@@ -14,12 +14,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -29,6 +30,7 @@ from hypothesis import strategies as st
 from tests import rows
 from tune_jobs.config import resolve
 from tune_jobs.errors import SweepError, UserError
+from tune_jobs.judging.speed import variance_of_seconds
 from tune_jobs.measure import cost_model
 from tune_jobs.measure.clock import ProfiledClock, feasible
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
@@ -39,7 +41,14 @@ from tune_jobs.measure.probe import (
     measure_round,
     measure_update,
 )
-from tune_jobs.measure.profiling import DeviceProfiler, ProfilePlan, balanced, to_profiles
+from tune_jobs.measure.profiling import (
+    DeviceProfiler,
+    ProfilePlan,
+    Variants,
+    balanced,
+    to_profiles,
+)
+from tune_jobs.records import BatchSizeProfile
 from tune_jobs.training.out_of_memory import is_out_of_memory, requested_mib
 from tune_jobs.tuning.requests import gpu_fraction, host_memory_mib, trial_requests
 from tune_jobs.workload_source import WorkloadSource
@@ -305,6 +314,41 @@ def test_known_costs_are_found_again_and_the_prediction_is_verified(digits: Subj
     assert limits.predicted_largest == 850 and limits.verified
     assert (850, 850) in device.probed
     assert feasible(found) == (16, 64, 256)
+
+
+def rounds_of(paces: Sequence[float], noise: float, digits: Subject) -> list[BatchSizeProfile]:
+    """Profiled at costs that are known, each round at its own pace of the machine."""
+    chance = np.random.default_rng(0)
+    seen = Variants()
+    for size in (16, 64, 256):
+        luck = np.exp(noise * chance.standard_normal(len(paces)))
+        steps = Scripted.step(size, size) * np.array(paces) * luck
+        seen.readings[size, size] = [reading(float(s), 100.0, 2000.0) for s in steps]
+    return to_profiles(seen, digits, (16, 64, 256), None, 0.0)
+
+
+def test_what_slows_all_batch_sizes_of_a_round_tells_none_of_them_apart(digits: Subject) -> None:
+    steady, drifting = (rounds_of(p, 0.01, digits) for p in ((1, 1, 1), (1.0, 2.1, 1.4)))
+    for row, still in zip(drifting, steady, strict=True):
+        assert row.step_deviation == pytest.approx(still.step_deviation)
+        assert row.step_deviation is not None and row.step_deviation < 0.02
+        assert row.step_seconds_low is not None and row.step_seconds_high is not None
+        assert row.step_seconds_high > 2 * row.step_seconds_low  # in seconds it is not known
+        assert row.step_seconds is not None and still.step_seconds is not None
+        pace = row.step_seconds / still.step_seconds
+        assert pace == pytest.approx((2.1 * 1.4) ** (1 / 3))
+    assert variance_of_seconds(drifting)[64] == pytest.approx(0, abs=4e-4)
+
+
+def test_of_one_batch_size_alone_all_noise_is_its_own(digits: Subject) -> None:
+    seen = Variants({(16, 16): [reading(s, 100.0, 2000.0) for s in (0.1, 0.11, 0.13)]})
+    (row,) = to_profiles(seen, digits, (16,), None, 0.0)
+    assert row.step_deviation is not None and row.step_deviation > 0.1
+    assert row.step_seconds == pytest.approx(0.11)
+    (once,) = to_profiles(
+        Variants({(16, 16): [reading(0.1, 100.0, 2000.0)]}), digits, (16,), None, 0.0
+    )
+    assert once.step_deviation is None and once.step_seconds == pytest.approx(0.1)
 
 
 def test_what_was_refused_once_is_not_tried_larger(digits: Subject) -> None:

@@ -30,8 +30,11 @@ class BatchSizeProfile:
 
     Attributes:
         device: the device's type, such as `cpu` or the GPU's name; costs hold for this type alone.
-        step_seconds: median over rounds of the median timed update; `_low` and `_high` bound it at
-            95 % over the rounds, `_min` is the fastest update seen (noise only ever adds).
+        step_seconds: median over rounds of the median timed update, what slowed all of a round
+            taken off; `_low` and `_high` bound it at 95 % over the rounds, `_min` is the fastest
+            update seen (noise only ever adds).
+        step_deviation: of its log beside that of the other batch sizes: what slows all of a round
+            alike is no part of it. None where no round was repeated.
         examples_per_second: batch_size / step_seconds.
         optimizer_seconds: median of the optimizer's step alone, part of `step_seconds`.
         peak_memory_mib: largest peak over the rounds, optimizer state and an evaluation included;
@@ -82,6 +85,7 @@ class BatchSizeProfile:
     loader_workers: int | None = None
     loading_examples_per_second: float | None = None
     model_examples_per_second: float | None = None
+    step_deviation: float | None = None
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,10 @@ def _clock(rows: Sequence[BatchSizeVerdict]) -> str | None:
     if not off:
         return None
     listed = ", ".join(f"{ratio:.2f} times at {size}" for size, ratio in off)
-    return f"By the clock, alone on the device, runs took other seconds than profiled: {listed}."
+    return (
+        "By the clock, alone on the device, runs took other seconds than profiled, which is "
+        f"counted: {listed}."
+    )
 
 
 def _coarse(contest: Contest) -> str | None:

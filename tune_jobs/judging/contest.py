@@ -65,6 +65,7 @@ def hold(
     short: Mapping[int, Shortfall] | None = None,
     equal_by: Sequence[Mapping[int, float]] = (),
     kept: int = KEPT,
+    off: Mapping[int, float] | None = None,
 ) -> Contest:
     """Compare the batch sizes of `runs`, all at one target.
 
@@ -76,8 +77,10 @@ def hold(
         equal_by: for each other goal that is known, its typical quantity by batch size, less being
             better: equals are told apart by memory only within the tolerance of all of them.
         kept: draws of each chain.
+        off: by batch size, what its logs are to be moved by.
     """
-    sample = sample_of(runs, quantity, limits)
+    moves = off or {}
+    sample = sample_of(runs, quantity, limits).moved(moves)
     seeds, arrived = _counts(runs, sample)
     field = _field(runs, quantity, sample, seeds, arrived, equal_by)
     clock = np.array([shared.get(size, 0.0) for size in sample.batch_sizes])
@@ -91,9 +94,8 @@ def hold(
         return Contest(
             quantity, tuple(runs), seeds, arrived, sample, of, field, None, variance, decision
         )
-    found = regrets.judged(
-        _problem(sample, field, clock, rates, per_example(runs, quantity)), kept=kept
-    )
+    dear = {size: log + moves.get(size, 0.0) for size, log in per_example(runs, quantity).items()}
+    found = regrets.judged(_problem(sample, field, clock, rates, dear), kept=kept)
     chance = np.random.default_rng(2)
     own = regrets.with_shared(found.raw, clock[None], sample.step[None], chance)
     of = typical(sample, policy.confidence, own[0])

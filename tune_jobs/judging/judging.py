@@ -35,6 +35,8 @@ from tune_jobs.judging.sentences import (
 )
 from tune_jobs.judging.settling import settling_of
 from tune_jobs.judging.speed import (
+    Clock,
+    clock_of,
     examples_per_second,
     line_of_step_seconds,
     variance_of_seconds,
@@ -168,9 +170,11 @@ def contest_at(
     limits = known_limits(judged_on(case.runs, quantity), quantity)
     runs = judged_on(case.at(target), quantity)
     short = short if quantity.by_target else {}
-    clock = variance_of_seconds(case.profiles) if policy.goal in ("time", "cost") else {}
+    clock = Clock({}, {})
+    if policy.goal in ("time", "cost"):
+        clock = clock_of(case.profiles, judged_on(case.runs, quantity))
     others = [typical for q in _goals_beside(policy, runs) if (typical := _typical(q, runs))]
-    return hold(runs, quantity, limits, policy, clock, short, others, kept)
+    return hold(runs, quantity, limits, policy, clock.variance, short, others, kept, clock.off)
 
 
 def _goals_beside(policy: Policy, runs: Sequence[TargetRun]) -> list[Quantity]:

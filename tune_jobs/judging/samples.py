@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -176,6 +176,11 @@ class Sample:
         """The runs that are kept (N,), among the same batch sizes."""
         parts = (self.cell[kept], self.seed[kept], self.value[kept], self.censored[kept])
         return Sample(self.batch_sizes, *parts, self.step)
+
+    def moved(self, by: Mapping[int, float]) -> Sample:
+        """The values of each batch size moved by so much."""
+        moves = np.array([by.get(size, 0.0) for size in self.batch_sizes])
+        return replace(self, value=self.value + moves[self.cell])
 
 
 def sample_of(runs: Sequence[TargetRun], quantity: Quantity, limits: Limits) -> Sample:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
+from typing import NamedTuple
 
 from tune_jobs.measure.cost_model import LineFit, fit_line, step_seconds_fit
 from tune_jobs.records import BatchSizeProfile, TargetRun
@@ -37,10 +38,53 @@ def line_of_step_seconds(
 
 
 def variance_of_seconds(profiles: Sequence[BatchSizeProfile]) -> dict[int, float]:
-    """By batch size, the variance of the log of its profiled seconds, which all its runs share."""
+    """By batch size, the variance of the log of its profiled seconds beside the others', which all
+    its runs share; profiles of before that was kept have their interval's."""
     found = {}
     for p in profiles:
-        if p.chosen and p.step_seconds_low and p.step_seconds_high:
-            deviation = math.log(p.step_seconds_high / p.step_seconds_low) / 2 / NORMAL_95
-            found[p.batch_size] = deviation**2
+        if p.chosen and p.step_deviation is not None:
+            found[p.batch_size] = p.step_deviation**2
+        elif p.chosen and (variance := _of_interval(p)) is not None:
+            found[p.batch_size] = variance
     return found
+
+
+def _of_interval(profile: BatchSizeProfile) -> float | None:
+    low, high = profile.step_seconds_low, profile.step_seconds_high
+    return (math.log(high / low) / 2 / NORMAL_95) ** 2 if low and high else None
+
+
+class Clock(NamedTuple):
+    """By batch size, the log of what its seconds take over what was profiled, beside the others',
+    and the variance of that, which all its runs share."""
+
+    off: dict[int, float]
+    variance: dict[int, float]
+
+
+def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) -> Clock:
+    """The profile, and what the runs say that were timed alone, each weighed by its spread: a run
+    counts as one round. Where they lie further apart than that allows, both count less.
+
+    What all batch sizes have in common favours none of them, and is left out.
+    """
+    variance = variance_of_seconds(profiles)
+    a_round = {
+        p.batch_size: p.rounds * of for p in profiles if p.chosen and (of := _of_interval(p))
+    }
+    logs: dict[int, list[float]] = {}
+    for run in runs:
+        timed, profiled = run.measured_time_to_target_seconds, run.time_to_target_seconds
+        if timed and profiled and run.batch_size in a_round:
+            logs.setdefault(run.batch_size, []).append(math.log(timed / profiled))
+    if len(logs) < 2:
+        return Clock({}, variance)
+    found = {size: fmean(of) for size, of in logs.items()}
+    weight = {size: 1 / (variance[size] + a_round[size] / len(of)) for size, of in logs.items()}
+    common = fmean(found.values(), weight.values())
+    misfit = sum(weight[s] * (found[s] - common) ** 2 for s in logs) / (len(logs) - 1)
+    part = {size: variance[size] * weight[size] for size in logs}  # that the runs alone are heard
+    return Clock(
+        {size: part[size] * (found[size] - common) for size in logs},
+        {s: max(1.0, misfit) * of * (1 - part.get(s, 0.0)) for s, of in variance.items()},
+    )

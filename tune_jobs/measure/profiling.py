@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from tune_jobs.config import probe_seconds
@@ -43,6 +44,7 @@ SECONDS_TO_BEGIN = 1.5
 VERIFICATIONS = 3
 USERS = "UserError: "  # of a reason: told in words of its own
 Variant = tuple[int, int]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,9 @@ class DeviceProfiler:
         return math.ceil(size / micro) * one_pass + optimizer
 
     def _further_rounds(self) -> None:
-        rounds = 1
+        rounds, open_variants = 1, sorted(self.seen.readings)
         while rounds < MOST_ROUNDS:
-            open_variants = sorted(v for v in self.seen.readings if self._is_open(v))
+            open_variants = [v for v in open_variants if self._is_open(v)]
             if not open_variants:
                 return
             together = [v for v in open_variants if self._shares_a_process(v)]
@@ -237,8 +239,9 @@ class DeviceProfiler:
             return False
         if variant[0] not in self.plan.batch_sizes:
             return False
-        medians = _round_medians(self.seen.readings[variant])
-        return len(medians) < FEWEST_ROUNDS or spread(medians) > ENOUGH_SPREAD
+        rounds = len(self.seen.readings[variant])
+        error = round_noise(self.seen).beside(rounds)
+        return rounds < FEWEST_ROUNDS or error is None or 2 * error > ENOUGH_SPREAD
 
     def _verify_largest(self) -> None:
         """Probe the batch that the memory line calls the largest, lower when it does not fit."""
@@ -346,7 +349,7 @@ def _finished(
 ) -> BatchSizeProfile:
     size, micro = variant
     medians = _round_medians(readings)
-    step = statistics.median(medians)
+    step = noise.middle(medians)
     low, high = noise.interval(medians)
     last = readings[-1]
     pipelines = [r.pipeline for r in readings if r.pipeline is not None]
@@ -360,6 +363,7 @@ def _finished(
         step_seconds=step,
         step_seconds_low=low,
         step_seconds_high=high,
+        step_deviation=noise.beside(len(medians)),
         step_seconds_min=min(min(r.update_seconds) for r in readings),
         optimizer_seconds=_median(r.optimizer_seconds for r in readings),
         examples_per_second=size / step,
@@ -422,40 +426,72 @@ def _round_medians(readings: Sequence[ProbeReading]) -> list[float]:
     return [statistics.median(r.update_seconds) for r in readings]
 
 
-def spread(medians: Sequence[float]) -> float:
-    """Relative standard error of the median over rounds, doubled; infinite for a single round."""
-    if len(medians) < 2:
-        return math.inf
-    error = 1.2533 * statistics.stdev(medians) / math.sqrt(len(medians))
-    return 2 * error / statistics.median(medians)
-
-
 @dataclass(frozen=True)
 class RoundNoise:
     """How much a cost varies from round to round, on the log scale.
 
     Pooled over all variants, since rounds are few and the device's neighbours are common to all.
+    What slows a whole round says nothing of one batch size beside another.
+
+    Attributes:
+        deviation: of a round's median about its variant's, with `free` degrees of freedom.
+        apart: of what is left once all of a round moved together, with `apart_free`.
+        rounds: the log by which each round was slower than the mean one.
     """
 
     deviation: float
     free: int
+    apart: float
+    apart_free: int
+    rounds: Floats
+
+    def middle(self, medians: Sequence[float]) -> float:
+        """The median over rounds, each as it would be at the mean round's pace."""
+        return float(np.median(np.array(medians) * np.exp(-self.rounds[: len(medians)])))
 
     def interval(self, medians: Sequence[float]) -> tuple[float | None, float | None]:
         """95 % t-interval of the median over rounds; (None, None) where no round was repeated."""
         if self.free < 1:
             return None, None
-        error = 1.2533 * self.deviation / math.sqrt(len(medians))
-        half = float(stats.t.ppf(0.975, self.free)) * error
-        middle = statistics.median(medians)
+        half = float(stats.t.ppf(0.975, self.free)) * _of_median(self.deviation, len(medians))
+        middle = self.middle(medians)
         return middle * math.exp(-half), middle * math.exp(half)
+
+    def beside(self, rounds: int) -> float | None:
+        """The deviation of the log of a median over so many rounds beside those of other variants,
+        as wide as a normal's that holds as much at 95 %; None where no round was repeated."""
+        deviation, free = (self.apart, self.apart_free) if self.apart_free else (
+            self.deviation, self.free)  # fmt: skip
+        if free < 1:
+            return None
+        return float(stats.t.ppf(0.975, free) / stats.norm.ppf(0.975)) * _of_median(
+            deviation, rounds
+        )
+
+
+def _of_median(deviation: float, number: int) -> float:
+    return 1.2533 * deviation / math.sqrt(number)
 
 
 def round_noise(seen: Variants) -> RoundNoise:
-    """The pooled deviation of the rounds' medians within each variant."""
+    """By least squares: each variant has its cost, and each round its pace."""
     logs = [np.log(_round_medians(readings)) for readings in seen.readings.values()]
-    free = sum(len(each) - 1 for each in logs)
-    total = sum(float(((each - each.mean()) ** 2).sum()) for each in logs)
-    return RoundNoise(math.sqrt(total / free) if free else math.inf, free)
+    variant = np.repeat(np.arange(len(logs)), [len(each) for each in logs])
+    number = np.concatenate([np.arange(len(each)) for each in logs])
+    costs, paces = np.eye(len(logs))[variant], np.eye(number.max() + 1)[number]
+    y = np.concatenate(logs)
+    whole = np.hstack([costs, paces[:, 1:]])
+    found = np.linalg.lstsq(whole, y, rcond=None)[0]
+    free, apart_free = len(y) - len(logs), len(y) - int(np.linalg.matrix_rank(whole))
+    pace = np.array([0.0, *found[len(logs) :]])
+    pace = pace - pace.mean() if apart_free else np.zeros(len(pace))  # one variant has none
+    alone = y - costs @ np.array([each.mean() for each in logs])
+    apart = _deviation(y - whole @ found, apart_free)
+    return RoundNoise(_deviation(alone, free), free, apart, apart_free, pace)
+
+
+def _deviation(left: Floats, free: int) -> float:
+    return math.sqrt(float(left @ left) / free) if free else math.inf
 
 
 def _any(readings: dict[Variant, list[ProbeReading]]) -> ProbeReading:

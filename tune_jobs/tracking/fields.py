@@ -35,7 +35,7 @@ END_METRICS = (
 )  # fmt: skip
 PROFILE_PARAMS = ("batch_size", "micro_batch_size", "optimizer", "model", "data")
 PROFILE_METRICS = (
-    "step_seconds", "step_seconds_low", "step_seconds_high", "step_seconds_min",
+    "step_seconds", "step_seconds_low", "step_seconds_high", "step_seconds_min", "step_deviation",
     "examples_per_second", "evaluation_examples_per_second", "peak_memory_mib",
     "reserved_memory_mib", "base_memory_mib", "allocator_retries", "batch_size",
 )  # fmt: skip

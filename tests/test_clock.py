@@ -1,0 +1,71 @@
+"""What a batch size takes beside another: the profile's seconds, and those of runs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests import rows
+from tests.judged import runs_of, used, verdict_of
+from tune_jobs.judging.speed import clock_of
+from tune_jobs.records import BatchSizeProfile, TargetRun
+
+
+def profiles(deviation: float, sizes: Sequence[int] = (16, 64)) -> list[BatchSizeProfile]:
+    """Profiled in three rounds, of which the interval says as much as the deviation."""
+    half = math.exp(1.96 * deviation)
+    return [
+        rows.profile(
+            batch_size=size, micro_batch_size=size, chosen=True, outcome="finished", rounds=3,
+            step_seconds=0.05, step_seconds_low=0.05 / half, step_seconds_high=0.05 * half,
+            step_deviation=deviation,
+        )
+        for size in sizes
+    ]  # fmt: skip
+
+
+def alone(ratio: Mapping[int, float]) -> list[TargetRun]:
+    """Runs that took so many times as long by the clock as was profiled."""
+    return [
+        replace(run, measured_time_to_target_seconds=run.time_to_target_seconds * ratio[size])
+        for size in ratio
+        for run in runs_of({size: 10.0}, seeds=1)
+        if run.time_to_target_seconds is not None
+    ]
+
+
+def test_what_runs_alone_say_moves_batch_sizes_apart_and_makes_them_better_known() -> None:
+    found = clock_of(profiles(0.1), alone({16: 1.1, 64: 0.95}))
+    assert 0 < found.off[16] < math.log(1.1) and math.log(0.95) < found.off[64] < 0
+    assert found.variance[16] < 0.1**2
+
+
+def test_what_all_runs_alone_have_in_common_favours_none() -> None:
+    found = clock_of(profiles(0.1), alone({16: 1.4, 64: 1.4}))
+    assert found.off == pytest.approx({16: 0.0, 64: 0.0})
+
+
+def test_where_they_contradict_the_profile_it_is_less_known() -> None:
+    found = clock_of(profiles(0.01), alone({16: 1.5, 64: 0.7}))
+    assert found.variance[16] > 10 * 0.01**2
+
+
+def test_a_profile_by_itself_stands() -> None:
+    assert clock_of(profiles(0.1), runs_of({16: 1.0, 64: 1.0})).off == {}
+    one = clock_of(profiles(0.1), alone({16: 1.2}))  # beside none it tells nothing of the others
+    assert one.off == {} and one.variance == pytest.approx({16: 0.01, 64: 0.01})
+    assert clock_of([], alone({16: 1.2, 64: 1.0})) == ({}, {})
+
+
+def test_the_verdict_goes_by_both() -> None:
+    runs = runs_of({16: 10.0, 64: 10.4}, noise=0.005)
+    assert used(verdict_of(runs, profiles=profiles(0.05))) == 16
+    timed = [*runs[1:5], *runs[6:], *alone({16: 1.3, 64: 1.0})]
+    told = verdict_of(timed, profiles=profiles(0.05))
+    assert used(told) == 64
+    assert any("which is counted: 1.30 times at 16" in line for line in told.warnings)
+    examples = verdict_of(timed, "examples", profiles=profiles(0.05))
+    assert used(examples) == 16
