@@ -332,9 +332,11 @@ def look(job: Job) -> None:
     answer, looks = answer_of_sweep(job.config, job.store), job.store.read_looks()
     seeds = seeds_looked_at(job.config, looks, answer.trials)
     found = look_of(answer.verdicts[0], job.config, answer.trials, seeds)
+    again = any(other.runs == found.runs for other in looks)
     job.store.write_looks(with_look(looks, found))
     job.progress.judged(answer.verdicts[0], goes_on(found, job.config))
-    job.say(f"{seeds} seeds: {answer.verdicts[0].answer}")
+    after = f", {searched(answer.trials)} trials" if again else ""
+    job.say(f"{seeds} seeds{after}: {answer.verdicts[0].answer}")
 
 
 @contextmanager

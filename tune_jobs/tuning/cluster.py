@@ -126,7 +126,7 @@ def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> Cluste
         # Ray puts an abort with a C++ stack in the place of the handler of SIGTERM.
         handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
         with _on_loopback(address is None):
-            _init(options, address)
+            _init(options, address, say)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
     return cluster_now()
@@ -147,10 +147,14 @@ def _on_loopback(wanted: bool) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _init(options: dict[str, object], address: str | None) -> None:
-    """ray.init, begun again where a busy machine did not start the node within Ray's 30 s."""
+def _init(options: dict[str, object], address: str | None, say: Callable[[str], None]) -> None:
+    """ray.init, begun again where a busy machine did not start the node within Ray's 30 s: what Ray
+    logs of that, with the end of a log of its own, helps nobody."""
+    services = logging.getLogger("ray._private.services")
     for attempts_left in reversed(range(STARTS)):
+        level = services.level
         try:
+            services.setLevel(logging.CRITICAL)
             ray.init(**options)
             return
         except Exception as error:
@@ -164,6 +168,9 @@ def _init(options: dict[str, object], address: str | None) -> None:
                     f"Ray did not start on this machine within 30 s, {STARTS} times over: too much "
                     "runs here beside it; begin again once less does"
                 ) from error
+            say("Ray did not start within 30 s: this machine is busy; it is started again")
+        finally:
+            services.setLevel(level)
 
 
 def cluster_now() -> Cluster:
