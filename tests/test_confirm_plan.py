@@ -8,6 +8,7 @@ from typing import Any
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.confirm_plan import next_runs
+from tune_jobs.reading.sweep_runs import runs_to_judge
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 
 SIZES = (16, 32, 64, 128, 256)
@@ -36,7 +37,7 @@ def made(runs: list[ConfirmRun], **changes: Any) -> list[TrialResult]:
     """The rows that those runs leave."""
     return [
         ran("confirm", run.batch_size, run.seed, run.most_examples if run.whole
-            else min(run.most_examples, NEEDS[run.batch_size]), **changes)
+            else min(run.most_examples, NEEDS[run.batch_size]), **{"alone": run.alone} | changes)
         for run in runs
     ]  # fmt: skip
 
@@ -48,12 +49,32 @@ def test_two_common_seeds_of_every_batch_size_come_first_none_of_them_the_search
     assert CONFIG.seed not in {r.seed for r in runs}
 
 
-def test_the_leader_and_its_neighbours_go_on_to_the_budget_and_one_run_of_each_is_alone() -> None:
+STANDS = Look(10, 2, (), 64)
+
+
+def test_of_the_leader_and_its_neighbours_one_run_is_alone_and_none_goes_on_before_the_answer() -> (
+    None
+):
     runs = next_runs(CONFIG, SEARCHED, [])
-    assert {r.batch_size for r in runs if r.whole} == {32, 64, 128}
-    assert all(r.most_examples == BUDGET for r in runs if r.whole)
+    assert not any(r.whole for r in runs)
     assert [(r.batch_size, r.seed) for r in runs if r.alone] == [(32, 1), (64, 1), (128, 1)]
     assert [r.alone for r in runs] == sorted(r.alone for r in runs)  # for themselves, at the end
+
+
+def test_once_the_answer_stands_the_leader_and_its_neighbours_go_on_to_the_budget() -> None:
+    rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    runs = next_runs(CONFIG, rows_now, [STANDS])
+    assert [(r.batch_size, r.seed) for r in runs] == [(b, s) for s in (1, 2) for b in (32, 64, 128)]
+    assert all(r.whole and r.most_examples == BUDGET and not r.alone for r in runs)
+    assert next_runs(CONFIG, [*rows_now, *made(runs)], [STANDS]) == []
+
+
+def test_a_run_that_was_made_again_for_longer_keeps_the_clock_of_when_it_was_alone() -> None:
+    first = ran("confirm", 64, 1, 2000, alone=True, measured_time_to_target_seconds=4.5)
+    again = ran("confirm", 64, 1, BUDGET, alone=False, measured_time_to_target_seconds=9.0)
+    (kept,) = runs_to_judge([again, first])
+    assert (kept.examples_seen, kept.alone) == (BUDGET, True)
+    assert kept.measured_time_to_target_seconds == 4.5
 
 
 def test_a_rival_ends_once_it_has_taken_twice_as_long_as_the_leader_did_in_the_search() -> None:
@@ -76,32 +97,31 @@ def test_further_seeds_go_to_what_is_open_and_rivals_end_at_one_and_a_half_times
     ]  # fmt: skip
 
 
-def test_nothing_is_run_once_the_answer_stands_or_is_not_worth_more_seeds() -> None:
+def test_no_seed_is_run_once_the_answer_stands_or_is_not_worth_more() -> None:
     rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
-    stands, dear = Look(10, 2, (), 64), Look(10, 2, (64, 256), 64, False, 8)
-    assert next_runs(CONFIG, rows_now, [stands]) == []
-    assert next_runs(CONFIG, rows_now, [dear]) == []
-    assert next_runs(replace(CONFIG, seeds=13), rows_now, [dear]) != []  # asked for since
-    assert next_runs(replace(CONFIG, seeds=2), rows_now, [replace(dear, worth=None)]) == []
+    dear = Look(10, 2, (64, 256), 64, False, 8)
+    done = [*rows_now, *made(next_runs(CONFIG, rows_now, [STANDS]))]
+    assert next_runs(CONFIG, done, [STANDS]) == []
+    assert next_runs(CONFIG, done, [dear]) == []
+    assert next_runs(replace(CONFIG, seeds=13), done, [dear]) != []  # asked for since
+    assert next_runs(replace(CONFIG, seeds=2), done, [replace(dear, worth=None)]) == []
 
 
 def test_where_another_batch_size_came_to_lead_its_runs_and_its_neighbours_are_made_whole() -> None:
     rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
     runs = next_runs(CONFIG, rows_now, [Look(10, 2, (), 32)])
-    assert [(r.batch_size, r.seed, r.whole) for r in runs] == [(16, 2, True), (16, 1, True)]
+    assert [(r.batch_size, r.seed, r.alone) for r in runs] == [
+        (32, 1, False), (64, 1, False), (16, 2, False), (32, 2, False), (64, 2, False),
+        (16, 1, True),
+    ]  # fmt: skip
+    assert all(r.whole for r in runs)
 
 
 def test_a_loop_that_ends_short_of_the_budget_is_not_made_a_third_time() -> None:
-    first = next_runs(CONFIG, SEARCHED, [])
-    short = [replace(row, examples_seen=min(row.examples_seen, BUDGET - 8)) for row in made(first)]
-    again = next_runs(CONFIG, [*SEARCHED, *short], [])
-    assert again and all(run.whole for run in again)
-    rows_now = [
-        *SEARCHED,
-        *short,
-        *(r for r in short if r.batch_size in {a.batch_size for a in again}),
-    ]
-    assert next_runs(CONFIG, rows_now, []) == []
+    first = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    whole = next_runs(CONFIG, first, [STANDS])
+    short = [replace(row, examples_seen=BUDGET - 8) for row in made(whole)]
+    assert whole and next_runs(CONFIG, [*first, *short], [STANDS]) == []
 
 
 def test_only_what_is_missing_is_run_and_what_the_machine_failed_is_run_again() -> None:

@@ -36,7 +36,7 @@ from tune_jobs.planning.population import members_of
 from tune_jobs.planning.schedule_runs import given_by, runs_made, runs_missing, schedule_known
 from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.preparing import data_facts
-from tune_jobs.records import BatchSizeProfile
+from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
 from tune_jobs.reporting.costs import report_costs
 from tune_jobs.reporting.progress import Progress
@@ -191,6 +191,7 @@ class Runs:
         widens: whether a further batch size may be tried: before anything is confirmed the plan
             ends where one may be better, and `wider` names it.
         bases: base learning rates to confirm, as they were after so many trials of the search.
+        goes_whole: whether it was told that runs go on for accuracy and curves alone.
     """
 
     job: Job
@@ -201,6 +202,7 @@ class Runs:
     widens: bool = True
     wider: int | None = None
     bases: tuple[int, dict[int, float]] = (-1, {})
+    goes_whole: bool = False
 
     def __call__(self, under_way: Sequence[Asked]) -> list[Asked]:
         job, self.wider = self.job, None
@@ -241,6 +243,7 @@ class Runs:
                 may_search = False  # nothing is left to try
             else:
                 self._tell_of_search()
+                self._tell_of_whole(step.runs)
                 job.progress.turn_to("confirm", wanted=step.runs)
                 return [stages.asked_of(run) for run in step.runs]
 
@@ -250,6 +253,17 @@ class Runs:
         if job.progress.stage == "search" and not job.config.structured:
             for line in unbracketed(job.config, job.store.read_trials()):
                 job.say(line)
+
+    def _tell_of_whole(self, runs: Sequence[ConfirmRun]) -> None:
+        """That the answer is there, and what the last runs are for."""
+        last = last_look(self.job.store.read_looks())
+        if last is None or not runs or self.goes_whole or not all(run.whole for run in runs):
+            return
+        self.goes_whole = True
+        sizes = ", ".join(map(str, sorted({run.batch_size for run in runs})))
+        self.job.say(
+            f"that is the answer; {sizes} go on to the whole budget, for accuracy and curves"
+        )
 
     def _search_goes_on(self, wanted: int) -> tuple[int, ...]:
         """The batch sizes whose rates the last look left open."""

@@ -8,8 +8,8 @@ val_accuracy; optional diverged. An update of B examples takes a + b B. `ours` a
 own planner and judge, and `by-tpe` and the like those of another `--search`; `stock` is ASHA and
 TPE over one common race, then three seeds of its best three; `random` draws cells; `grid` runs
 every cell once; `one-epoch` runs every cell to a tenth and the best few to their end. The middle of
-the range of learning rates that a strategy begins with is drawn anew for each repeat. Runs that go
-on past the target for accuracy and curves decide nothing and are ended there. A choice succeeds
+the range of learning rates that a strategy begins with is drawn anew for each repeat. Runs past the
+target, for accuracy and curves, come after the answer and are not made. A choice succeeds
 that is, in truth (the geometric mean over all seeds of the table), within 5 % of the best cell, or
 within two standard errors where these are more.
 """
@@ -214,14 +214,6 @@ class World:
         found = bases_to_confirm(self.config, self.table.sizes, self.known())
         return {size: self.base(self.snapped(size, base)) for size, base in found.items()}
 
-    def gone_on(self, row: TrialResult) -> TrialResult:
-        """A run that goes on to the whole budget, for its accuracy and curve: what it takes beyond
-        the target chooses nothing, and is not counted."""
-        took = self.seconds(row.batch_size, self.table.budget)
-        return replace(
-            row, examples_seen=self.table.budget, train_seconds=took, measured_train_seconds=took
-        )
-
     def _row(
         self, cell: Cell, seed: int, stage: str, outcome: str, end: float, reached: float | None
     ) -> TrialResult:
@@ -285,12 +277,10 @@ def by(way: str) -> Callable[[World], Chosen]:
                 looks = with_look(looks, look_now(world, looks))
             elif step.trials:
                 search_further(world, looks[-1], step.trials)
-            for run in step.runs:
+            for run in (r for r in step.runs if not r.whole):  # which chooses nothing
                 cell = world.snapped(run.batch_size, run.base_learning_rate)
                 base = None if config.structured else run.base_learning_rate
                 world.run(cell, run.seed, run.most_examples, stage="confirm", base=base)
-                if run.whole:
-                    world.trials[-1] = world.gone_on(world.trials[-1])
         use = looks[-1].used if looks else None
         bases_run = [t.base_learning_rate for t in world.trials
                      if t.stage == "confirm" and t.batch_size == use]  # fmt: skip

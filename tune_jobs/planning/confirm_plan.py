@@ -2,14 +2,16 @@
 
 The search chose with one seed, and the luckiest trial won; the seeds here are others, the same for
 every batch size. They come in blocks: two for every batch size, then more for those that the last
-look left open. A rival ends once it cannot win any more; the batch size that leads, and those next
-to it, go on to the whole budget with two seeds, for accuracy and curves.
+look left open. A rival ends once it cannot win any more. The answer comes first: once no look is to
+follow, the batch size to use, and those next to it, are run on to the whole budget with two seeds,
+for accuracy and curves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 
 from tune_jobs.config import SweepConfig
@@ -52,22 +54,30 @@ def next_runs(
     leader = _leader(config, rates, look)
     whole = _whole(config, rates, leader)
     ends = _ends(config, trials, rates, leader, seen=look is not None)
+    whole_seeds = seeds_of(config, WHOLE_SEEDS)
+    confirmed = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
+    goes_whole = not (more and _by_target(config))
+    timed = {(t.batch_size, t.learning_rate) for t in confirmed if t.alone}
     planned = [
         ConfirmRun(
             size,
             *_rate(config, trial, bases),
             seed,
             config.budget_examples if size in whole else ends[size],
-            whole=size in whole and seed in seeds_of(config, WHOLE_SEEDS),
-            alone=size in whole and seed == seeds_of(config, 1)[0],
+            whole=goes_whole and size in whole and seed in whole_seeds,
+            alone=size in whole and seed == whole_seeds[0],
             space=trial.space,
         )
         for seed in seeds_of(config, max(count, min(WHOLE_SEEDS, config.seeds)))
         for size, trial in sorted(rates.items())
-        if (more and size in alive) or (size in whole and seed in seeds_of(config, WHOLE_SEEDS))
+        if (more and size in alive) or (size in whole and seed in whole_seeds)
     ]
     made = _made(config, trials)
-    missing = [run for run in planned if not _is_made(run, made)]
+    missing = [
+        replace(run, alone=run.alone and (run.batch_size, run.learning_rate) not in timed)
+        for run in planned
+        if not _is_made(run, made)
+    ]
     return sorted(missing, key=lambda run: run.alone)
 
 
@@ -136,11 +146,15 @@ def _leader(config: SweepConfig, rates: Mapping[int, TrialResult], look: Look | 
 
 def _whole(config: SweepConfig, rates: Mapping[int, TrialResult], leader: int) -> set[int]:
     """Batch sizes of which some runs use the whole budget: all where accuracy is the goal."""
-    if config.compared_by not in ("time", "cost", "examples"):
+    if not _by_target(config):
         return set(rates)
     sizes = sorted(rates)
     at = sizes.index(leader)
     return set(sizes[max(0, at - 1) : at + 2])
+
+
+def _by_target(config: SweepConfig) -> bool:
+    return config.compared_by in ("time", "cost", "examples")
 
 
 def _ends(

@@ -64,16 +64,29 @@ def runs_of_sweep(
 
 
 def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
-    """The confirm runs of each batch size, the longest of each seed, else its best search trial."""
+    """The confirm runs of each batch size, the longest of each seed, else its best search trial.
+
+    One that was made again for longer keeps the seconds to the target of when it was alone.
+    """
     usable = [t for t in trials if t.outcome != "failed"]
     chosen: list[TrialResult] = []
     for size in sorted({t.batch_size for t in usable}):
         of = [t for t in usable if t.batch_size == size]
         by_length = sorted(of, key=lambda t: t.examples_seen)
-        confirmed = {t.seed: t for t in by_length if t.stage == "confirm"}
+        confirmed: dict[int, TrialResult] = {}
+        for t in by_length:
+            if t.stage == "confirm":
+                confirmed[t.seed] = _timed_as(t, confirmed.get(t.seed))
         best = best_trial([t for t in of if t.stage == "search"])
         chosen += confirmed.values() or ([best] if best else [])
     return chosen
+
+
+def _timed_as(trial: TrialResult, shorter: TrialResult | None) -> TrialResult:
+    if shorter is None or not shorter.alone or trial.alone:
+        return trial
+    clock = shorter.measured_time_to_target_seconds
+    return replace(trial, alone=True, measured_time_to_target_seconds=clock)
 
 
 def scheduled_runs(
