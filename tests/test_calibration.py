@@ -30,7 +30,7 @@ def mixed() -> list[Scores]:
 
 
 def test_the_bound_of_the_regret_holds_in_95_of_100_within_two(mixed: list[Scores]) -> None:
-    held = np.concatenate([(of.first_loss <= of.bound + 1e-9)[of.judged] for of in mixed])
+    held = np.concatenate([(of.told_loss <= of.bound + 1e-9)[of.judged] for of in mixed])
     assert len(held) > 240
     assert held.mean() >= 0.93
 

@@ -96,13 +96,15 @@ class Scenario:
 @dataclass(frozen=True)
 class Simulated:
     """P sweeps: log seconds of each run (P, K, S), where a run was cut, the truth (P, K), what
-    each run would have taken had it not been cut, and the log seconds of an example (P, K)."""
+    each run would have taken had it not been cut, the log seconds of an example (P, K), and what
+    a batch size's rate is short of its best by (P, K)."""
 
     value: Floats
     censored: Bools
     truth: Floats
     whole: Floats
     per_example: Floats
+    short: Floats
 
 
 def simulate(scenario: Scenario, number: int, chance: np.random.Generator) -> Simulated:
@@ -115,7 +117,7 @@ def simulate(scenario: Scenario, number: int, chance: np.random.Generator) -> Si
         grid = math.log1p(scenario.step)
         value = np.ceil(value / grid) * grid
     ends = _ends(scenario, value, truth)
-    return Simulated(np.minimum(value, ends), value > ends, truth, value, per_example)
+    return Simulated(np.minimum(value, ends), value > ends, truth, value, per_example, short)
 
 
 def _truth(scenario: Scenario, number: int, chance: np.random.Generator) -> tuple[Floats, Floats]:
@@ -205,8 +207,10 @@ class Scores:
 
     Attributes:
         judged: most runs of some batch size reached the target.
-        loss: of the batch size to use over the best, as a log; `bound` what was said of it at the
-            first look, where `first_loss` was that of the one to use then.
+        loss: of the batch size to use over the best, as a log, each at its best rate; `bound` what
+            was said of it at the first look, and of the rate that it ran at, where `first_loss` was
+            that of the one to use then, and `told_loss` that with what its rate was short of its
+            best by, if the judge knew of any.
         covered: part of the intervals of typical runs that hold the truth at the first look.
         knowing: answered by one who knows the noise; of a noise that is even and normal.
     """
@@ -215,6 +219,7 @@ class Scores:
     answered: Bools
     loss: Floats
     first_loss: Floats
+    told_loss: Floats
     bound: Floats
     covered: Floats
     knowing: Bools
@@ -225,7 +230,7 @@ def scored(scenario: Scenario, of: Simulated, chance: np.random.Generator) -> Sc
     number = len(of.truth)
     left = np.ones(number, dtype=bool)
     judged, answered = np.zeros(number, dtype=bool), np.zeros(number, dtype=bool)
-    loss, first_loss, bound, covered = (np.zeros(number) for _ in range(4))
+    loss, first_loss, told_loss, bound, covered = (np.zeros(number) for _ in range(5))
     for look, seeds in enumerate(scenario.looks):
         asked = problem(scenario, of, seeds, left)
         found = regrets.judged(asked)
@@ -237,14 +242,17 @@ def scored(scenario: Scenario, of: Simulated, chance: np.random.Generator) -> Sc
         sure = fit & (regrets.risk(regret, POLICY.log_tolerance) <= allowed)
         loss[left], answered[left], judged[left] = lost, sure, fit
         if look == 0:
-            bound, first_loss = regrets.bound(regret, POLICY.confidence, found.seen), lost
+            own = np.take_along_axis(of.short, found.chosen[:, None], axis=1)[:, 0]
+            first_loss, told_loss = lost, lost + scenario.told * own
+            said = found.as_told(found.chosen)
+            bound = regrets.bound(said, POLICY.confidence, found.seen)
             low, high = np.quantile(found.first, [0.025, 0.975], axis=1)
             covered = ((low <= truth) & (truth <= high)).mean(axis=1)
         left = left & ~answered
         if not left.any():
             break
     knowing = knowing_the_noise(scenario, of, chance)
-    return Scores(judged, answered, loss, first_loss, np.log1p(bound), covered, knowing)
+    return Scores(judged, answered, loss, first_loss, told_loss, np.log1p(bound), covered, knowing)
 
 
 def run(scenario: Scenario, simulations: int, seed: int) -> Scores:
@@ -297,7 +305,7 @@ def summary(scenario: Scenario, of: Scores) -> dict[str, object]:
     """What the record keeps of a scenario; each part as [part, low, high] at 95 %."""
     judged, wrong = of.judged, of.answered & (of.loss > POLICY.log_tolerance + 1e-9)
     n, answers = len(judged), int(of.answered.sum())
-    held = (of.first_loss <= of.bound + 1e-9) & judged
+    held = (of.told_loss <= of.bound + 1e-9) & judged
     return {
         "scenario": scenario.name,
         "sweeps": n,

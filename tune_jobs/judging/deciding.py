@@ -72,6 +72,7 @@ def decide(found: Regret, field: Field, median: Floats, policy: Policy) -> Decis
     equal = (np.abs(over) <= policy.log_tolerance).mean(axis=0) >= policy.confidence
     slower = (over > 0).mean(axis=0) >= 1 - TOLD * (1 - policy.confidence)
     each = np.stack([found.of(np.array([i]))[0] for i in range(k)])
+    told_of = np.stack([found.as_told(np.array([i]))[0] for i in range(k)])
     risk = regrets.risk(each, policy.log_tolerance)
     whole = equal & field.candidates & field.whole
     alike = [int(i) for i in np.flatnonzero(whole) if i != leading]
@@ -94,8 +95,8 @@ def decide(found: Regret, field: Field, median: Floats, policy: Policy) -> Decis
         tied=tied,
         open=open_ones,
         slower=told,
-        expected=np.where(field.rivals, regrets.expected(each), np.nan),
-        bound=np.where(field.rivals, regrets.bound(each, policy.confidence, found.seen), np.nan),
+        expected=np.where(field.rivals, regrets.expected(told_of), np.nan),
+        bound=np.where(field.rivals, regrets.bound(told_of, policy.confidence, found.seen), np.nan),
         risk=float(risk[used]),
     )
 

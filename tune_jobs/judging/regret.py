@@ -57,7 +57,9 @@ class Regret:
 
     Attributes:
         chosen: index of the batch size; of a contest without a candidate it says nothing.
-        first, second: draws of the log medians in either pass, what is shared added.
+        first, second: draws of the log medians in either pass, each at its best learning rate, what
+            is shared added; `ran` those of the second at the rate that it ran at, and `over` of
+            what that is short of its best one.
         raw: the first pass as it was drawn, without what is shared.
         seen: part of the runs that were seen to reach the target, (P,).
     """
@@ -65,45 +67,58 @@ class Regret:
     chosen: Ints
     first: Floats
     second: Floats
+    ran: Floats
+    over: Floats
     raw: Draws
     rivals: Bools
     seen: Floats
 
     def of(self, index: Ints) -> Floats:
         """Draws (P, T) of the log of a batch size's quantity over the best rival's, 0 at least."""
-        mine = np.take_along_axis(self.second, index[:, None, None], axis=2)[..., 0]
-        best = np.where(self.rivals[:, None, :], self.second, np.inf).min(axis=2)
-        return np.asarray(np.maximum(mine - best, 0.0))
+        return np.maximum(_at(self.second, index) - self._best(), 0.0)
+
+    def as_told(self, index: Ints) -> Floats:
+        """As `of`, of the batch size at the learning rate that it ran at: what that is short of its
+        best one is lost as well."""
+        return np.maximum(_at(self.ran, index) - self._best(), _at(self.over, index))
+
+    def _best(self) -> Floats:
+        return np.asarray(np.where(self.rivals[:, None, :], self.second, np.inf).min(axis=2))
+
+
+def _at(draws: Floats, index: Ints) -> Floats:
+    """(P, T) of (P, T, K), at (P,)."""
+    return np.take_along_axis(draws, index[:, None, None], axis=2)[..., 0]
 
 
 def judged(problem: Problem, seed: int = 0, kept: int = KEPT) -> Regret:
     """Choose, and draw the regret of the choice; `kept` draws of each chain.
 
-    Chosen is what was least at the rate that it ran at, which is the one that is told; what it may
-    be worse by is of batch sizes, each at its best rate.
+    Chosen is what was least at the rate that it ran at, which is the one that is told; rivals are
+    each at its best rate.
     """
     chance = np.random.default_rng(seed + 1)
     first = posterior(problem.layout, problem.value, problem.censored, problem.present, seed, kept)
-    drawn, taken = at_best_rates(problem, first, chance)
+    ran, over, drawn = at_best_rates(problem, first, chance)
     best = np.where(problem.rivals[:, None, :], drawn, np.inf).min(axis=2, keepdims=True)
-    expected = np.where(problem.candidates, (drawn - best).mean(axis=1) + taken, np.inf)
+    expected = np.where(problem.candidates, (ran - best).mean(axis=1), np.inf)
     chosen = np.argmin(expected, axis=1)
     value, censored = flattered(problem, chosen)
     runs = problem.present.sum(axis=1)
     seen = (problem.present & ~problem.censored).sum(axis=1) / np.maximum(runs, 1)
     if (censored == problem.censored).all():
-        return Regret(chosen, drawn, drawn, first, problem.rivals, seen)
+        return Regret(chosen, drawn, drawn, ran, over, first, problem.rivals, seen)
     second = posterior(problem.layout, value, censored, problem.present, seed, kept)
     chance = np.random.default_rng(seed + 1)
-    again, _ = at_best_rates(problem, second, chance)
-    return Regret(chosen, drawn, again, first, problem.rivals, seen)
+    ran, over, again = at_best_rates(problem, second, chance)
+    return Regret(chosen, drawn, again, ran, over, first, problem.rivals, seen)
 
 
 def at_best_rates(
     problem: Problem, draws: Draws, chance: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """The draws (P, T, K) of log medians, each batch size at its best learning rate; and (P, K) the
-    mean of what was taken off for that.
+) -> tuple[Floats, Floats, Floats]:
+    """The draws (P, T, K) of log medians, each batch size at the learning rate that it ran at; what
+    that is short of its best one by its own trials; and the log medians at the best one.
 
     With tuned rates neither examples to target fall nor updates rise as the batch size grows
     (Shallue 2019): by that much a better rate may save, and no more.
@@ -118,7 +133,7 @@ def at_best_rates(
         dearer = problem.per_example[:, k] - problem.per_example[:, beside]
         least = best[..., beside] + (dearer + min(0.0, growth[k] - growth[beside]))[:, None]
         best[..., k] = np.fmax(best[..., k], np.minimum(drawn[..., k], least))
-    return best, np.asarray((drawn - best).mean(axis=1))
+    return drawn, over, best
 
 
 def with_shared(draws: Draws, shared: Floats, step: Floats, chance: np.random.Generator) -> Floats:

@@ -15,6 +15,7 @@ from statistics import median
 import numpy as np
 from scipy import special
 
+from tune_jobs.judging import regret as regrets
 from tune_jobs.judging.contest import Contest
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.posterior import Floats
@@ -125,11 +126,13 @@ def _seconds(run: TargetRun) -> float | None:
 
 def _trainings(contest: Contest, seconds: float | None) -> int | None:
     """How many trainings the saving has to be made in; None where it is not known."""
-    decision = contest.decision
-    mine = _typical_seconds(contest, decision.used)
-    short = float(decision.expected[decision.used]) if decision.used is not None else math.nan
+    used, found = contest.decision.used, contest.regret
+    mine = _typical_seconds(contest, used)
     if seconds is None or mine is None or contest.quantity.name != TIME.name:
         return None
+    if used is None or found is None:
+        return None
+    short = float(regrets.expected(found.of(np.array([used])))[0])  # seeds mend no learning rate
     if not short * mine > 0 or not math.isfinite(seconds / (short * mine)):
         return None
     return max(1, math.ceil(float(f"{seconds / (short * mine):.2g}")))
