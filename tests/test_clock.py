@@ -51,6 +51,9 @@ def test_what_all_runs_alone_have_in_common_favours_none() -> None:
 def test_where_they_contradict_the_profile_it_is_less_known() -> None:
     found = clock_of(profiles(0.01), alone({16: 1.5, 64: 0.7}))
     assert found.variance[16] > 10 * 0.01**2
+    beside = clock_of(profiles(0.01, (16, 64, 256)), alone({16: 1.5, 64: 0.7}))
+    assert beside.variance[256] > beside.variance[16]  # by the profile alone, which is to blame
+    assert math.sqrt(beside.variance[256]) < math.log(1.5 / 0.7), "no wider than they lie apart"
 
 
 def test_a_profile_by_itself_stands() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
@@ -64,7 +65,7 @@ class Clock(NamedTuple):
 
 def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) -> Clock:
     """The profile, and what the runs say that were timed alone, each weighed by its spread: a run
-    counts as one round. Where they lie further apart than that allows, both count less.
+    counts as one round. By what they lie further apart than that allows, both are to blame alike.
 
     What all batch sizes have in common favours none of them, and is left out.
     """
@@ -80,11 +81,14 @@ def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) ->
     if len(logs) < 2:
         return Clock({}, variance)
     found = {size: fmean(of) for size, of in logs.items()}
-    weight = {size: 1 / (variance[size] + a_round[size] / len(of)) for size, of in logs.items()}
-    common = fmean(found.values(), weight.values())
-    misfit = sum(weight[s] * (found[s] - common) ** 2 for s in logs) / (len(logs) - 1)
-    part = {size: variance[size] * weight[size] for size in logs}  # that the runs alone are heard
+    alone = {size: a_round[size] / len(of) for size, of in logs.items()}
+    expected = fmean(variance[size] + alone[size] for size in logs)
+    blamed = max(0.0, statistics.variance(found.values()) - expected) / 2
+    wide = {size: of + blamed for size, of in variance.items()}
+    total = {size: wide[size] + alone[size] + blamed for size in logs}
+    common = fmean(found.values(), [1 / of for of in total.values()])
+    part = {size: wide[size] / total[size] for size in logs}  # that the runs alone are heard
     return Clock(
         {size: part[size] * (found[size] - common) for size in logs},
-        {s: max(1.0, misfit) * of * (1 - part.get(s, 0.0)) for s, of in variance.items()},
+        {size: of * (1 - part.get(size, 0.0)) for size, of in wide.items()},
     )
