@@ -61,6 +61,17 @@ def test_a_profile_by_itself_stands() -> None:
     one = clock_of(profiles(0.1), alone({16: 1.2}))  # beside none it tells nothing of the others
     assert one.off == {} and one.variance == pytest.approx({16: 0.01, 64: 0.01})
     assert clock_of([], alone({16: 1.2, 64: 1.0})) == ({}, {})
+    exact = clock_of(profiles(0.0), alone({16: 1.2, 64: 1.2}))
+    assert exact.off == pytest.approx({16: 0, 64: 0}) and exact.variance == {16: 0, 64: 0}
+
+
+def test_what_was_timed_in_one_round_is_not_taken_for_exact() -> None:
+    once = [
+        replace(p, rounds=1, step_deviation=None, step_seconds_low=None, step_seconds_high=None)
+        for p in profiles(0.02)
+    ]
+    assert clock_of(once, []).variance == pytest.approx({16: 0.01, 64: 0.01})
+    assert clock_of(once, alone({16: 1.2, 64: 1.0})).off[16] > 0.03
 
 
 def test_the_verdict_goes_by_both() -> None:

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
+from tune_jobs.measure.clock import chosen
 from tune_jobs.measure.cost_model import LineFit, fit_line, step_seconds_fit
 from tune_jobs.records import BatchSizeProfile, TargetRun
 
 NORMAL_95 = 1.96
+LEAST = 1e-12  # variance, where all is told to be exact
+UNREPEATED = 0.1  # deviation of the log of seconds that one round alone told
 
 
 def examples_per_second(
@@ -41,18 +44,16 @@ def line_of_step_seconds(
 def variance_of_seconds(profiles: Sequence[BatchSizeProfile]) -> dict[int, float]:
     """By batch size, the variance of the log of its profiled seconds beside the others', which all
     its runs share; profiles of before that was kept have their interval's."""
-    found = {}
-    for p in profiles:
-        if p.chosen and p.step_deviation is not None:
-            found[p.batch_size] = p.step_deviation**2
-        elif p.chosen and (variance := _of_interval(p)) is not None:
-            found[p.batch_size] = variance
-    return found
+    return {
+        p.batch_size: _of_interval(p) if p.step_deviation is None else p.step_deviation**2
+        for p in chosen(profiles)
+        if p.step_seconds
+    }
 
 
-def _of_interval(profile: BatchSizeProfile) -> float | None:
+def _of_interval(profile: BatchSizeProfile) -> float:
     low, high = profile.step_seconds_low, profile.step_seconds_high
-    return (math.log(high / low) / 2 / NORMAL_95) ** 2 if low and high else None
+    return (math.log(high / low) / 2 / NORMAL_95) ** 2 if low and high else UNREPEATED**2
 
 
 class Clock(NamedTuple):
@@ -70,13 +71,11 @@ def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) ->
     What all batch sizes have in common favours none of them, and is left out.
     """
     variance = variance_of_seconds(profiles)
-    a_round = {
-        p.batch_size: p.rounds * of for p in profiles if p.chosen and (of := _of_interval(p))
-    }
+    a_round = {p.batch_size: max(1, p.rounds) * _of_interval(p) for p in chosen(profiles)}
     logs: dict[int, list[float]] = {}
     for run in runs:
         timed, profiled = run.measured_time_to_target_seconds, run.time_to_target_seconds
-        if timed and profiled and run.batch_size in a_round:
+        if timed and profiled and run.batch_size in variance:
             logs.setdefault(run.batch_size, []).append(math.log(timed / profiled))
     if len(logs) < 2:
         return Clock({}, variance)
@@ -85,7 +84,7 @@ def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) ->
     expected = fmean(variance[size] + alone[size] for size in logs)
     blamed = max(0.0, statistics.variance(found.values()) - expected) / 2
     wide = {size: of + blamed for size, of in variance.items()}
-    total = {size: wide[size] + alone[size] + blamed for size in logs}
+    total = {size: max(wide[size] + alone[size] + blamed, LEAST) for size in logs}
     common = fmean(found.values(), [1 / of for of in total.values()])
     part = {size: wide[size] / total[size] for size in logs}  # that the runs alone are heard
     return Clock(
