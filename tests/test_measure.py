@@ -126,7 +126,10 @@ def test_what_a_probe_does_ends_with_those_that_asked(tmp_path: Path) -> None:
     asked.join(20)
     assert ended and time.monotonic() - began < 20
     with suppress(psutil.NoSuchProcess):
-        assert psutil.Process(int(note.read_text())).status() == psutil.STATUS_ZOMBIE
+        probe = psutil.Process(int(note.read_text()))
+        while probe.status() != psutil.STATUS_ZOMBIE:  # a busy machine ends it a moment later
+            assert time.monotonic() - began < 20
+            time.sleep(0.05)
 
 
 def test_a_value_comes_back_from_every_copy(fresh: FreshProcesses) -> None:
@@ -345,6 +348,9 @@ def test_of_one_batch_size_alone_all_noise_is_its_own(digits: Subject) -> None:
     (row,) = to_profiles(seen, digits, (16,), None, 0.0)
     assert row.step_deviation is not None and row.step_deviation > 0.1
     assert row.step_seconds == pytest.approx(0.11)
+    seen.readings[16, 16] = seen.readings[16, 16][:2]  # two rounds, 10 % apart
+    (twice,) = to_profiles(seen, digits, (16,), None, 0.0)
+    assert twice.step_deviation is not None and 0.05 < twice.step_deviation < 0.2
     (once,) = to_profiles(
         Variants({(16, 16): [reading(0.1, 100.0, 2000.0)]}), digits, (16,), None, 0.0
     )

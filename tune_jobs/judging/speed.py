@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
-from tune_jobs.measure.clock import chosen
+from tune_jobs.measure.clock import A_ROUND, chosen
 from tune_jobs.measure.cost_model import LineFit, fit_line, step_seconds_fit
 from tune_jobs.records import BatchSizeProfile, TargetRun
 
 NORMAL_95 = 1.96
 LEAST = 1e-12  # variance, where all is told to be exact
-UNREPEATED = 0.1  # deviation of the log of seconds that one round alone told
 
 
 def examples_per_second(
@@ -53,7 +52,7 @@ def variance_of_seconds(profiles: Sequence[BatchSizeProfile]) -> dict[int, float
 
 def _of_interval(profile: BatchSizeProfile) -> float:
     low, high = profile.step_seconds_low, profile.step_seconds_high
-    return (math.log(high / low) / 2 / NORMAL_95) ** 2 if low and high else UNREPEATED**2
+    return (math.log(high / low) / 2 / NORMAL_95) ** 2 if low and high else A_ROUND**2
 
 
 class Clock(NamedTuple):

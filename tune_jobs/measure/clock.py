@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tune_jobs.records import BatchSizeProfile
 from tune_jobs.training.segments import Course, Segment
 
+A_ROUND = 0.1  # deviation of the log of one round's seconds, where rounds do not tell it
+
 
 class ProfiledClock:
     """Seconds from updates, for the batch sizes and device types that were profiled."""

@@ -22,6 +22,7 @@ from scipy import stats
 from tune_jobs.config import probe_seconds
 from tune_jobs.errors import UserError
 from tune_jobs.measure import cost_model
+from tune_jobs.measure.clock import A_ROUND
 from tune_jobs.measure.fresh import Caller, Outcome
 from tune_jobs.measure.input_pipeline import InputPipeline
 from tune_jobs.measure.probe import (
@@ -40,6 +41,7 @@ FEWEST_UPDATES = 2
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 6
 WORTH_ACCUMULATING = 0.05
 CLEARLY_SLOWER = 1.1
+AS_ROUNDS = 2  # that A_ROUND counts for
 SECONDS_TO_BEGIN = 1.5
 VERIFICATIONS = 3
 USERS = "UserError: "  # of a reason: told in words of its own
@@ -459,11 +461,17 @@ class RoundNoise:
 
     def beside(self, rounds: int) -> float | None:
         """The deviation of the log of a median over so many rounds beside those of other variants,
-        as wide as a normal's that holds as much at 95 %; None where no round was repeated."""
-        deviation, free = (self.apart, self.apart_free) if self.apart_free else (
-            self.deviation, self.free)  # fmt: skip
-        if free < 1:
+        as wide as a normal's that holds as much at 95 %; None where no round was repeated.
+
+        Of a variant by itself all noise is its own; that of few rounds is taken to be about A_ROUND.
+        """
+        if self.free < 1:
             return None
+        deviation, free = self.apart, self.apart_free
+        if not free:
+            free = self.free + AS_ROUNDS
+            told = self.free * self.deviation**2 + AS_ROUNDS * A_ROUND**2
+            deviation = math.sqrt(told / free)
         return float(stats.t.ppf(0.975, free) / stats.norm.ppf(0.975)) * _of_median(
             deviation, rounds
         )
