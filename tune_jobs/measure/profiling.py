@@ -463,7 +463,7 @@ class RoundNoise:
         """The deviation of the log of a median over so many rounds beside those of other variants,
         as wide as a normal's that holds as much at 95 %; None where no round was repeated.
 
-        All noise of a variant by itself is its own; few rounds are taken to be off by about A_ROUND.
+        All noise of a variant by itself is its own; few rounds are taken to be about A_ROUND off.
         """
         if self.free < 1:
             return None
