@@ -34,8 +34,9 @@ class BatchSizeVerdict:
         standing: `used` is the answer; `tied` is shown to be equal to it within the tolerance;
             `open` may or may not be worse; `slower` is told to be worse; `unreached` did not reach
             the target in most of its runs, and is told to be worse.
-        expected_regret, regret_bound: by what part it is expected to be worse than the best, and
-            what that will not exceed at the confidence; None where runs were not repeated.
+        expected_regret, regret_bound: by what part it is expected to be worse than the best, at the
+            learning rate that it ran at, and what that will not exceed at the confidence; None
+            where runs were not repeated.
         ratio_to_best: its typical quantity over that of the best other batch size, runs paired by
             seed; below 1 for the best itself. Of error rates, for an accuracy.
         seeds: runs judged; `reached` of them reached the target.
@@ -257,8 +258,9 @@ class Use:
 
     Attributes:
         learning_rate: at this batch size; None where the runs do not tell.
-        expected_regret: by what part it is expected to be worse than the best; `regret_bound` is
-            what that will not exceed at the verdict's confidence. None where nothing was repeated.
+        expected_regret: by what part it is expected to be worse than the best at that learning
+            rate; `regret_bound` is what that will not exceed at the verdict's confidence. None
+            where nothing was repeated.
         runs: of this batch size, that the verdict is made of.
     """
 
