@@ -4,8 +4,9 @@
     scripts/soak --table result.json
 
 Which faults, at which points and how many is drawn from the seed. One sweep is left in peace; each
-other begins with its profiles, so that with one trial at a time both must make the same runs. After
-each attempt, and at the end, is checked:
+other begins with its profiles and is judged by examples, since what runs take by the clock differs
+from sweep to sweep: with one trial at a time both must make the same runs. After each attempt, and
+at the end, is checked:
 
 1. a row that stood before a fault stands as it was after it, and at the end each run of the sweep
    left in peace stands once, to the last digit: none lost, none doubled;
@@ -55,6 +56,7 @@ trials = 4
 seeds = 2
 budget_examples = 3072
 target = 0.85
+goal = "examples"
 profile_seconds = 2
 noise_scale = false
 cpus_per_trial = "{os.cpu_count()}"
