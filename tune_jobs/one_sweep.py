@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tune_jobs.config import PBT, SCHEDULES, SweepConfig
 from tune_jobs.errors import UserError
 from tune_jobs.measure.clock import chosen
 from tune_jobs.measure.fresh import FreshProcesses
+from tune_jobs.measure.profiling import to_time_again
 from tune_jobs.planning import learning_rates
 from tune_jobs.planning.allowance import FURTHER, SEARCH, Allowance
 from tune_jobs.planning.batch_schedules import Given
@@ -34,11 +35,12 @@ from tune_jobs.planning.looks import (
 from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.population import members_of
 from tune_jobs.planning.schedule_runs import given_by, runs_made, runs_missing, schedule_known
+from tune_jobs.planning.timing import worth_timing
 from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.preparing import data_facts
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
 from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
-from tune_jobs.reporting.costs import report_costs
+from tune_jobs.reporting.costs import print_costs, report_costs
 from tune_jobs.reporting.progress import Progress
 from tune_jobs.reporting.standing import Rows
 from tune_jobs.reporting.summary import note_of, tags_of
@@ -47,9 +49,15 @@ from tune_jobs.reporting.terminal import print_verdicts
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.of_sweep import SweepCopy
 from tune_jobs.tuning import keeper, population, stages, waiting
+from tune_jobs.tuning.aside import Aside
 from tune_jobs.tuning.cluster import Cluster, job_facts
 from tune_jobs.tuning.joining import join
-from tune_jobs.tuning.measuring import profile_devices
+from tune_jobs.tuning.measuring import (
+    is_here,
+    measure_noise_here,
+    profile_devices,
+    time_again,
+)
 from tune_jobs.tuning.planned import TRIES, Asked
 from tune_jobs.tuning.stages import Stage
 
@@ -60,7 +68,7 @@ ROOT = Path(__file__).resolve().parents[1]
 class Job:
     """What the stages of one sweep work with; `uri` is MLflow's store, None without one;
     `data_path` the data set's file, None for a user's workload; `fresh` are processes to measure in
-    that were begun ahead."""
+    that were begun ahead; `aside` is what goes on beside the stages."""
 
     config: SweepConfig
     store: SweepStore
@@ -71,6 +79,7 @@ class Job:
     progress: Progress
     allowance: Allowance
     fresh: FreshProcesses | None = None
+    aside: Aside = field(default_factory=Aside)
 
     def say(self, line: str) -> None:
         say(self.console, line)
@@ -84,6 +93,13 @@ class Job:
 
 def sweep(job: Job) -> None:
     """Measure, search, confirm, judge; everything is left in the store and in MLflow."""
+    try:
+        _sweep(job)
+    finally:
+        job.aside.close()
+
+
+def _sweep(job: Job) -> None:
     config, store = job.config, job.store
     of_data = data_facts(config, job.data_path, store)
     cluster = join(config, store, ROOT, job.say)
@@ -92,12 +108,11 @@ def sweep(job: Job) -> None:
     store.write_environment(facts)
     begin = partial(SweepCopy.begin, config, store, job.uri, facts)
     begun: list[Future[SweepCopy]] = []
-    with ThreadPoolExecutor(1) as aside:  # MLflow takes seconds to import and to make its store
-        try:
-            profiles = measure(job, cluster, facts, lambda: begun.append(aside.submit(begin)))
-        except UserError:
-            store.take_back()
-            raise
+    try:  # MLflow takes seconds to import and to make its store
+        profiles = measure(job, cluster, facts, lambda: begun.append(job.aside.begin(begin)))
+    except UserError:
+        store.take_back()
+        raise
     copy = begun[0].result() if begun else begin()
     copy.profiles(profiles)
     if job.action.only == "measure":
@@ -105,6 +120,7 @@ def sweep(job: Job) -> None:
     else:
         stage = Stage.of(config, store, job.data_path, cluster, profiles)
         job, stage = choose(job, stage, copy, facts)
+        job.aside.wait()
         if config.search == PBT:
             evolve(job, stage, copy)
         if config.search in SCHEDULES:
@@ -118,16 +134,31 @@ def sweep(job: Job) -> None:
 def measure(
     job: Job, cluster: Cluster, facts: Mapping[str, object], when_timed: Callable[[], object]
 ) -> list[BatchSizeProfile]:
-    """Stage 1, unless the store holds its rows already; they are told either way."""
-    profiles = job.store.read_profiles()
-    if {p.batch_size for p in profiles} < set(job.config.batch_sizes):
-        seconds = job.for_fixed.left_to_measure(job.config.profile_seconds)
-        config = replace(job.config, profile_seconds=seconds)
+    """Stage 1, unless the store holds its rows already; they are told either way.
+
+    Where nothing waits for it the noise scale is measured, and the page drawn, beside the search.
+    """
+    config, store = job.config, job.store
+    whole = job.action.only == "measure" or way_of(config).measured
+    aside = None if whole else job.aside
+    profiles = store.read_profiles()
+    if {p.batch_size for p in profiles} < set(config.batch_sizes):
+        seconds = job.for_fixed.left_to_measure(config.profile_seconds)
         profiles = profile_devices(
-            config, job.store, job.data_path, cluster, job.say, fresh=job.fresh,
-            when_timed=when_timed,
+            replace(config, profile_seconds=seconds), store, job.data_path, cluster, job.say,
+            fresh=job.fresh, when_timed=when_timed, aside=aside,
         )  # fmt: skip
-    report_costs(job.config, job.store, facts, job.console)
+    print_costs(profiles, config.memory_margin, int(str(facts["train_examples"])), job.console)
+    lacks = config.noise_scale and not store.read_noise_scale() and is_here(profiles)
+    drawn = partial(report_costs, config, store, facts, job.say)
+    if aside is None or not chosen(profiles):
+        drawn()
+    elif lacks:
+        measure_noise_here(
+            config, store, job.data_path, profiles, job.say, job.fresh, aside, then=drawn
+        )
+    else:
+        aside.begin(drawn)
     return profiles
 
 
@@ -169,7 +200,9 @@ def widened(job: Job, stage: Stage, copy: SweepCopy, size: int) -> tuple[Job, St
         cpus = f"{chosen(rows)[0].cpus:g}"
     alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
     try:
-        rows += profile_devices(alone, store, job.data_path, stage.cluster, job.say, beside=[*rows])
+        rows += profile_devices(
+            alone, store, job.data_path, stage.cluster, job.say, beside=[*rows], fresh=job.fresh
+        )
     except UserError as error:  # those that do go on
         job.say(f"{size} is left out: {error}")
         return job, stage, False
@@ -212,8 +245,14 @@ class Runs:
             found = stages.searched_next(self.stage, self.trials, under_way, self.among)
             if found or under_way:
                 return found
-        self.wider = None if under_way else self.next_size()
-        return [] if under_way or self.wider is not None else self._confirm(under_way)
+        if under_way:
+            return []
+        job.aside.wait()  # the noise scale
+        self.wider = self.next_size()
+        if self.wider is not None:
+            return []
+        self._time_again()
+        return self._confirm(under_way)
 
     def next_size(self) -> int | None:
         """The batch size beyond a leader at the edge that may be better."""
@@ -224,6 +263,20 @@ class Runs:
         known = known_of(config, self.job.store, stage.profiles)
         most = min(config.budget_examples, int(str(self.facts["train_examples"])))
         return next_size(config, sorted(stage.requests), known, most)
+
+    def _time_again(self) -> None:
+        """Batch sizes that may win, timed further before their runs are confirmed."""
+        job, stage = self.job, self.stage
+        rows, trials = job.store.read_profiles(), job.store.read_trials()
+        known = known_of(job.config, job.store, rows)
+        sizes = worth_timing(job.config, trials, known.cost)
+        if not is_here(rows) or not {r.batch_size for r in to_time_again(rows)} & sizes:
+            return
+        job.say(f"{', '.join(map(str, sorted(sizes)))} may be the fastest, and are timed further")
+        seconds = job.for_fixed.left_to_time(job.config.profile_seconds)
+        rows = time_again(job.config, job.data_path, rows, sizes, seconds, job.say, job.fresh)
+        job.store.write_profiles(rows)
+        self.stage = replace(stage, profiles=rows)
 
     def _confirm(self, under_way: Sequence[Asked]) -> list[Asked]:
         """Confirm runs, a block at a time and a look after each; back to the search where learning

@@ -76,6 +76,10 @@ class FreshProcesses:
             start_new_session=True,  # Ctrl-C is the driver's to hear
         )
 
+    @property
+    def alive(self) -> bool:
+        return self._server.poll() is None
+
     def __enter__(self) -> FreshProcesses:
         return self
 

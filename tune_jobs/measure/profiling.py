@@ -3,7 +3,8 @@
 Batch sizes are interleaved over rounds, so that a noisy minute does not fall on one of them. The
 first round, each probe in a process of its own, finds what fits; from it micro-batches are chosen
 where accumulation is needed or faster. Further rounds, one process each, time updates alone, until
-every median is known to 3 %, six rounds are made, or the time cap is reached.
+every median is known to 3 %, six rounds are made, or the time cap is reached. A sweep makes those
+once the search has told which batch sizes are worth timing: `timed_again`.
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ class ProfilePlan:
         micro_batch: `auto`, `whole`, or a number as text.
         cap_seconds: no further round begins that would pass it; the first round is always whole.
         margin: part of the memory that the largest batch must leave free.
+        first_alone: no further rounds, where all that was read may be timed again later.
     """
 
     batch_sizes: tuple[int, ...]
     micro_batch: str
     cap_seconds: float
     margin: float
+    first_alone: bool = False
 
 
 @dataclass
@@ -86,6 +89,9 @@ class Variants:
 
     def step_seconds(self, variant: Variant) -> float:
         return statistics.median(_round_medians(self.readings[variant]))
+
+    def noise(self) -> RoundNoise:
+        return round_noise([_round_medians(readings) for readings in self.readings.values()])
 
 
 class DeviceProfiler:
@@ -112,7 +118,9 @@ class DeviceProfiler:
         if not self.seen.readings:
             raise self._nothing_fits()
         self._verify_largest()
-        self._further_rounds()
+        later = self.plan.first_alone and all(map(self._shares_a_process, self.seen.readings))
+        if not later:
+            self._further_rounds()
         return self.seen
 
     def left_seconds(self) -> float:
@@ -198,11 +206,7 @@ class DeviceProfiler:
                 self._probe(variant)
             rounds += 1
         if rounds < FEWEST_ROUNDS:
-            self.say(
-                f"profile: {rounds} of {FEWEST_ROUNDS} rounds fitted in "
-                f"{self.plan.cap_seconds:g} s, so intervals are wide or missing; "
-                "raise profile_seconds for narrower ones"
-            )
+            self.say(few_rounds(rounds, self.plan.cap_seconds))
 
     def _shares_a_process(self, variant: Variant) -> bool:
         """Loaders have workers to start, and a function of the user's own a process to itself."""
@@ -242,8 +246,7 @@ class DeviceProfiler:
         if variant[0] not in self.plan.batch_sizes:
             return False
         rounds = len(self.seen.readings[variant])
-        error = round_noise(self.seen).beside(rounds)
-        return rounds < FEWEST_ROUNDS or error is None or 2 * error > ENOUGH_SPREAD
+        return not _is_known(self.seen.noise(), rounds)
 
     def _verify_largest(self) -> None:
         """Probe the batch that the memory line calls the largest, lower when it does not fit."""
@@ -276,6 +279,77 @@ class DeviceProfiler:
 def balanced(size: int, micro: int) -> int:
     """The pass size of at most `micro` that cuts `size` most evenly: no short last pass."""
     return math.ceil(size / math.ceil(size / micro))
+
+
+def to_time_again(rows: Sequence[BatchSizeProfile]) -> list[BatchSizeProfile]:
+    """The chosen rows of which a first round alone was made, to be followed by `timed_again`."""
+    return [
+        row
+        for row in rows
+        if row.chosen and row.rounds < FEWEST_ROUNDS and row.step_seconds is not None
+        if row.optimizer_seconds is not None and row.loader_workers is None
+    ]
+
+
+def timed_again(
+    caller: Caller, subject: Subject, rows: Sequence[BatchSizeProfile], cap_seconds: float
+) -> list[BatchSizeProfile]:
+    """The rows with the seconds of further rounds, side by side, in place of what they had; as they
+    are where two do not fit into the cap or the process fails."""
+    requests = [
+        ProbeRequest(subject, row.batch_size, row.micro_batch_size, SECONDS_IN_A_ROUND,
+                     FEWEST_UPDATES)
+        for row in rows
+    ]  # fmt: skip
+    timed: list[list[tuple[float, ...]]] = []  # by round, then by row
+    began, longest = time.monotonic(), 0.0
+    while requests and len(timed) < MOST_ROUNDS:
+        round_began = time.monotonic()
+        if timed and round_began - began + longest > cap_seconds:
+            break
+        limit = len(rows) * probe_seconds(cap_seconds)
+        outcome = caller.call(measure_round, requests, limit)[0]
+        if outcome.ended != "returned":
+            break
+        timed.append(outcome.value)
+        longest = max(longest, time.monotonic() - round_began)
+        if _is_known(round_noise(_medians(timed)), len(timed)):
+            break
+    if len(timed) < 2:
+        return list(rows)
+    noise = round_noise(_medians(timed))
+    by_row = zip(rows, zip(*timed, strict=True), strict=True)
+    return [replace(row, **_of_rounds(row.batch_size, of, noise)) for row, of in by_row]
+
+
+def few_rounds(rounds: int, cap_seconds: float) -> str:
+    """What is said of so few."""
+    return (
+        f"profile: {rounds} of {FEWEST_ROUNDS} rounds fitted in {cap_seconds:g} s, so intervals "
+        "are wide or missing; raise profile_seconds for narrower ones"
+    )
+
+
+def _medians(timed: Sequence[Sequence[tuple[float, ...]]]) -> list[list[float]]:
+    """By row, then by round."""
+    return [[statistics.median(of) for of in row] for row in zip(*timed, strict=True)]
+
+
+def _of_rounds(size: int, rounds: Sequence[tuple[float, ...]], noise: RoundNoise) -> dict[str, Any]:
+    """What rounds of timed updates tell of a batch size's seconds."""
+    medians = [statistics.median(seconds) for seconds in rounds]
+    step = noise.middle(medians)
+    low, high = noise.interval(medians)
+    return {
+        "rounds": len(rounds),
+        "timed_updates": sum(map(len, rounds)),
+        "step_seconds": step,
+        "step_seconds_low": low,
+        "step_seconds_high": high,
+        "step_deviation": noise.beside(len(rounds)),
+        "step_seconds_min": min(map(min, rounds)),
+        "examples_per_second": size / step,
+    }
 
 
 def threads_per_trial(
@@ -313,7 +387,7 @@ def to_profiles(
     A probe at a size outside `batch_sizes`, which verified a prediction, is never chosen.
     """
     base = _blank(subject, node, _any(seen.readings).device, waited_seconds)
-    noise = round_noise(seen)
+    noise = seen.noise()
     rows = [_finished(base, v, readings, noise) for v, readings in seen.readings.items()]
     rows += [
         replace(
@@ -350,9 +424,6 @@ def _finished(
     noise: RoundNoise,
 ) -> BatchSizeProfile:
     size, micro = variant
-    medians = _round_medians(readings)
-    step = noise.middle(medians)
-    low, high = noise.interval(medians)
     last = readings[-1]
     pipelines = [r.pipeline for r in readings if r.pipeline is not None]
     return replace(
@@ -360,15 +431,8 @@ def _finished(
         batch_size=size,
         micro_batch_size=micro,
         outcome="finished",
-        rounds=len(readings),
-        timed_updates=sum(len(r.update_seconds) for r in readings),
-        step_seconds=step,
-        step_seconds_low=low,
-        step_seconds_high=high,
-        step_deviation=noise.beside(len(medians)),
-        step_seconds_min=min(min(r.update_seconds) for r in readings),
+        **_of_rounds(size, [r.update_seconds for r in readings], noise),
         optimizer_seconds=_median(r.optimizer_seconds for r in readings),
-        examples_per_second=size / step,
         evaluation_examples_per_second=_median(r.evaluation_examples_per_second for r in readings),
         peak_memory_mib=_largest(r.peak_memory_mib for r in readings),
         training_memory_mib=_largest(r.training_memory_mib for r in readings),
@@ -477,13 +541,20 @@ class RoundNoise:
         )
 
 
+def _is_known(noise: RoundNoise, rounds: int) -> bool:
+    """Whether so many rounds tell seconds to 3 %, one batch size beside another."""
+    error = noise.beside(rounds)
+    return rounds >= FEWEST_ROUNDS and error is not None and 2 * error <= ENOUGH_SPREAD
+
+
 def _of_median(deviation: float, number: int) -> float:
     return 1.2533 * deviation / math.sqrt(number)
 
 
-def round_noise(seen: Variants) -> RoundNoise:
-    """By least squares: each variant has its cost, and each round its pace."""
-    logs = [np.log(_round_medians(readings)) for readings in seen.readings.values()]
+def round_noise(medians: Iterable[Sequence[float]]) -> RoundNoise:
+    """Of each variant's medians over rounds, by least squares: each variant has its cost, and each
+    round its pace."""
+    logs = [np.log(of) for of in medians]
     variant = np.repeat(np.arange(len(logs)), [len(each) for each in logs])
     number = np.concatenate([np.arange(len(each)) for each in logs])
     costs, paces = np.eye(len(logs))[variant], np.eye(number.max() + 1)[number]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 FIXED = 0.7  # of the whole, for fixed batch sizes where a batch schedule is run after them
 MEASURE, SEARCH, FURTHER = 0.25, 0.6, 0.8  # parts of the whole by whose ends these stages end
+TIMING = 0.1  # of the whole, for timing again what may win
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Allowance:
         if self.minutes is None:
             return at_most
         return max(1.0, min(at_most, MEASURE * 60 * self.minutes - self.used()))
+
+    def left_to_time(self, at_most: float) -> float:
+        """Seconds that timing again may take, of the most that it would."""
+        return at_most if self.minutes is None else min(at_most, TIMING * 60 * self.minutes)
 
     def used(self) -> float:
         """Seconds since it was made."""

@@ -28,6 +28,7 @@ class Way:
         propose: the next trial; the same for the same rows.
         shares: what it gives each batch size, for whoever reads the plan.
         extends: batch sizes are added beyond a leader at the edge.
+        measured: it goes by what was measured, which has to be whole before the first trial.
         told: what is said before the first trial; `after` once a batch size to use is named.
     """
 
@@ -35,6 +36,7 @@ class Way:
     propose: Propose
     shares: str
     extends: bool = False
+    measured: bool = False
     told: Callable[[SweepConfig, Sequence[int], Known], list[str]] = lambda *_: []
     after: Callable[[SweepConfig, Known, int | None], list[str]] = lambda *_: []
 
@@ -75,6 +77,7 @@ WAYS: dict[str, Way] = {
         "only batch sizes about the best that measuring predicts, sqrt(a B_crit / b)",
         theory.propose,
         "trials where it is next to the predicted best",
+        measured=True,
         told=theory.told,
         after=theory.after,
     ),

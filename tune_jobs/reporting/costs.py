@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,18 +26,21 @@ HEADINGS = (
 
 
 def report_costs(
-    config: SweepConfig, store: SweepStore, facts: Mapping[str, object], console: Console
+    config: SweepConfig,
+    store: SweepStore,
+    facts: Mapping[str, object],
+    tell: Callable[[str], None],
 ) -> None:
-    """The rows of the measure stage, printed, and as the page that stands until there is a verdict.
+    """The noise scale, told, and the page of the measure stage, which stands until there is a
+    verdict.
 
     `facts` hold `train_examples`. The drawing is imported here: it takes seconds.
     """
     train_examples = facts["train_examples"]
     assert isinstance(train_examples, int)
     profiles, noise = store.read_profiles(), store.read_noise_scale()
-    print_costs(profiles, config.memory_margin, train_examples, console)
     for line in noise_lines(noise):
-        say(console, line)
+        tell(line)
     if store.verdict.exists():
         return
     from tune_jobs.reporting.page.html import write_report

@@ -46,6 +46,7 @@ class RecordKeeper(Callback):  # type: ignore[misc]
         self.stage = stage  # of trials whose configuration names none
         self.store = store
         self.clock = ProfiledClock(profiles)
+        self.timed_for = stage
         self.requests = requests
         self.written_at = 0.0
 
@@ -71,6 +72,9 @@ class RecordKeeper(Callback):  # type: ignore[misc]
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
+        if self._stage(trial) != self.timed_for:  # batch sizes may have been timed again since
+            self.timed_for = self._stage(trial)
+            self.clock = ProfiledClock(self.store.read_profiles())
         if trial.trial_id not in self.ended:
             self._tell(begun(trial.trial_id, self._stage(trial), trial.config))
 

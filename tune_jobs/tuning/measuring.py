@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +19,14 @@ from tune_jobs.measure.clock import chosen
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
 from tune_jobs.measure.probe import NoiseRequest, Subject, measure_noise
 from tune_jobs.measure.profiling import (
+    FEWEST_ROUNDS,
     DeviceProfiler,
     ProfilePlan,
+    few_rounds,
     threads_per_trial,
+    timed_again,
     to_profiles,
+    to_time_again,
 )
 from tune_jobs.measure.range_test import RangeRequest, measure_range
 from tune_jobs.planning.rules import needs_range_test
@@ -30,6 +34,7 @@ from tune_jobs.planning.search_plan import base_learning_rate
 from tune_jobs.records import BatchSizeProfile, NoiseScale, RangePoint
 from tune_jobs.store import SweepStore
 from tune_jobs.training.scaling import scaled_learning_rate
+from tune_jobs.tuning.aside import Aside
 from tune_jobs.tuning.cluster import Cluster, Shape, accelerator, alive, in_a_cluster
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 from tune_jobs.workload_source import source_of
@@ -118,13 +123,16 @@ class ProbeHost:
 class LocalCaller:
     """A `Caller` on this machine, which the sweep has for itself: without Ray, and its processes.
 
-    `fresh` were begun before, so that what they import is there by now.
+    `fresh` were begun before, so that what they import is there by now; they are left running for
+    whoever measures next.
     """
 
     def __init__(self, data_path: Path | None, fresh: FreshProcesses | None = None) -> None:
-        self.fresh = fresh or FreshProcesses(shows=False)
+        self.given = fresh
+        self.fresh = fresh if fresh and fresh.alive else FreshProcesses(shows=False)
         self.node, self.waited_seconds = ray.util.get_node_ip_address(), 0.0
         self.data_path = None if data_path is None else str(data_path)
+        self.closed = False
 
     def call(
         self, function: Callable[[Any], Any], argument: Any, timeout_seconds: float, copies: int = 1
@@ -132,10 +140,17 @@ class LocalCaller:
         try:
             return self.fresh.call(function, argument, timeout_seconds, copies)
         except SweepError as error:  # as the kernel does where memory ends
-            self.fresh = FreshProcesses(shows=False)
+            if not self.closed:
+                self.fresh = FreshProcesses(shows=False)
             return [Outcome(None, "killed", str(error), out_of_memory=True)] * copies
 
     def close(self) -> None:
+        if self.fresh is not self.given:
+            self.fresh.close()
+
+    def stop(self) -> None:
+        """End what is under way; nothing is told of it."""
+        self.closed = True
         self.fresh.close()
 
 
@@ -148,6 +163,7 @@ class RayCaller:
 
     def __init__(self, kind: DeviceType, data_path: Path | None, data: list[Any]) -> None:
         self.kind = kind
+        self.closed = False
         self.arguments = (None if data_path is None else str(data_path), data)
         self._start()
 
@@ -177,6 +193,7 @@ class RayCaller:
 
     def close(self) -> None:
         """Give the device back."""
+        self.closed = True
         ray.kill(self.host)
 
 
@@ -189,13 +206,15 @@ def profile_devices(
     beside: Sequence[BatchSizeProfile] = (),
     fresh: FreshProcesses | None = None,
     when_timed: Callable[[], object] = lambda: None,
+    aside: Aside | None = None,
 ) -> list[BatchSizeProfile]:
     """Profile every device type that trials may land on; the rows are in the store on return, those
     of other batch sizes `beside` them.
 
     `when_timed` is called once batch sizes are profiled, where what is left is not timed and may
     share the machine; not where another device type is still to come. `fresh` are processes that
-    were begun on this machine, which are closed.
+    were begun on this machine. With `aside`, where this machine's CPUs are measured, one round is
+    made of each batch size, and the noise scale begun there.
 
     Errors:
         UserError: the model fails at the smallest batch size, or no batch size fits.
@@ -203,32 +222,85 @@ def profile_devices(
     kinds = device_types(config, cluster, say)
     data = [ray.put(data_path.read_bytes())] if cluster.spread_out and data_path else []
     rows: list[BatchSizeProfile] = []
-    noise: list[NoiseScale] = []
-    rising: list[RangePoint] = []
-    here = not in_a_cluster() and not any(kind.gpus for kind in kinds)
-    if fresh is not None and not here:
-        fresh.close()
+    here = is_here(kinds)
     for kind in kinds:
         caller = LocalCaller(data_path, fresh) if here else RayCaller(kind, data_path, data)
         try:
-            found = _profile(config, kind, caller, say)
+            found = _profile(config, kind, caller, say, first_alone=here and aside is not None)
             if len(kinds) == 1:
                 when_timed()
             if ways := chosen(found):
                 at = Middle(kind, caller, ways[len(ways) // 2])
-                if config.noise_scale and not noise:
-                    noise = _noise(config, at, say)
-                if needs_range_test(config) and not rising:
-                    rising = _range_test(config, at, say)
+                ranges = needs_range_test(config) and not store.read_range_test()
+                noise = config.noise_scale and not (store.read_noise_scale() or (here and aside))
+                if ranges and (rising := _range_test(config, at, say)):
+                    store.write_range_test(rising)
+                if noise and (along := _noise(config, at, say)):
+                    store.write_noise_scale(along)
         finally:
             caller.close()
         rows += found
-    if noise:
-        store.write_noise_scale(noise)
-    if rising:
-        store.write_range_test(rising)
     store.write_profiles([*beside, *rows])
     return rows
+
+
+def is_here(of: Sequence[DeviceType] | Sequence[BatchSizeProfile]) -> bool:
+    """Whether it is this machine's CPUs that are measured."""
+    return not in_a_cluster() and not any(one.gpus for one in of)
+
+
+def measure_noise_here(
+    config: SweepConfig,
+    store: SweepStore,
+    data_path: Path | None,
+    rows: Sequence[BatchSizeProfile],
+    say: Callable[[str], None],
+    fresh: FreshProcesses | None,
+    aside: Aside,
+    then: Callable[[], object],
+) -> None:
+    """The noise scale, on this machine, beside what goes on; `then` is called once it is in the
+    store."""
+    ways = chosen(rows)
+    caller = LocalCaller(data_path, fresh)
+    at = Middle(DeviceType("cpu", "", 0, 0.0), caller, ways[len(ways) // 2])
+
+    def measured() -> None:
+        try:
+            found = _noise(config, at, say)
+        finally:
+            caller.close()
+        if found:
+            store.write_noise_scale(found)
+        if not caller.closed:
+            then()
+
+    aside.begin(measured, caller.stop)
+
+
+def time_again(
+    config: SweepConfig,
+    data_path: Path | None,
+    rows: Sequence[BatchSizeProfile],
+    sizes: Collection[int],
+    cap_seconds: float,
+    say: Callable[[str], None],
+    fresh: FreshProcesses | None,
+) -> list[BatchSizeProfile]:
+    """All rows, those of `sizes` that were timed in one round alone with further ones, on this
+    machine."""
+    again = [row for row in to_time_again(rows) if row.batch_size in sizes]
+    caller = LocalCaller(data_path, fresh)
+    subject = _subject(config, caller.data_path, 0.0)
+    subject = replace(subject, threads=max(1, int(again[0].cpus)))
+    try:
+        timed = timed_again(caller, subject, again, cap_seconds)
+    finally:
+        caller.stop()
+    if (fewest := min(row.rounds for row in timed)) < FEWEST_ROUNDS:
+        say(few_rounds(fewest, cap_seconds))
+    now = {(row.batch_size, row.micro_batch_size): row for row in timed}
+    return [now.get((row.batch_size, row.micro_batch_size), row) for row in rows]
 
 
 def _profile(
@@ -236,6 +308,7 @@ def _profile(
     kind: DeviceType,
     caller: LocalCaller | RayCaller,
     say: Callable[[str], None],
+    first_alone: bool,
 ) -> list[BatchSizeProfile]:
     sizes = sorted(config.batch_sizes)
     subject = _subject(config, caller.data_path, kind.gpus)
@@ -249,8 +322,9 @@ def _profile(
             say(f"CPU threads for a trial: {threads:g} (examples/s in all with {told})")
     subject = replace(subject, threads=max(1, int(threads)))
     plan = ProfilePlan(
-        config.batch_sizes, config.micro_batch, config.profile_seconds, config.memory_margin
-    )
+        config.batch_sizes, config.micro_batch, config.profile_seconds, config.memory_margin,
+        first_alone,
+    )  # fmt: skip
     seen = DeviceProfiler(caller, subject, plan, say).run()
     rows = to_profiles(seen, subject, sizes, caller.node, caller.waited_seconds)
     named = kind.name if kind.gpus and kind.name != "GPU" else None
@@ -296,7 +370,8 @@ class Middle:
         """The rows measured; none, and `failed` with the reason told, where that cannot be."""
         outcome = self.caller.call(measure, request, timeout_seconds)[0]
         if outcome.ended != "returned":
-            say(f"{failed}: {outcome.reason}")
+            if not self.caller.closed:
+                say(f"{failed}: {outcome.reason}")
             return []
         rows: list[Row] = outcome.value
         return rows
