@@ -16,12 +16,17 @@ MAY_WIN = 2.0  # times the fastest, each by its best trial of the search
 FEWEST = 3
 
 
+def seconds_decide(config: SweepConfig) -> bool:
+    """Whether batch sizes are compared by what they take on the clock."""
+    return config.compared_by in ("time", "cost")
+
+
 def worth_timing(
     config: SweepConfig, trials: Sequence[TrialResult], cost: Mapping[int, float]
 ) -> set[int]:
     """Of those tried; `cost` is seconds an example by batch size. None where seconds are not what
     the sweep compares by."""
-    if config.compared_by not in ("time", "cost"):
+    if not seconds_decide(config):
         return set()
     spent = {
         size: (trial.examples_to_target or math.inf) * cost[size]

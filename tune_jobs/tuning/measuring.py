@@ -31,6 +31,7 @@ from tune_jobs.measure.profiling import (
 from tune_jobs.measure.range_test import RangeRequest, measure_range
 from tune_jobs.planning.rules import needs_range_test
 from tune_jobs.planning.search_plan import base_learning_rate
+from tune_jobs.planning.timing import seconds_decide
 from tune_jobs.records import BatchSizeProfile, NoiseScale, RangePoint
 from tune_jobs.store import SweepStore
 from tune_jobs.training.scaling import scaled_learning_rate
@@ -213,8 +214,8 @@ def profile_devices(
 
     `when_timed` is called once batch sizes are profiled, where what is left is not timed and may
     share the machine; not where another device type is still to come. `fresh` are processes that
-    were begun on this machine. With `aside`, where this machine's CPUs are measured, one round is
-    made of each batch size, and the noise scale begun there.
+    were begun on this machine. With `aside`, where this machine's CPUs are measured, the noise
+    scale is left to be measured there, and further rounds where seconds decide to `time_again`.
 
     Errors:
         UserError: the model fails at the smallest batch size, or no batch size fits.
@@ -223,10 +224,11 @@ def profile_devices(
     data = [ray.put(data_path.read_bytes())] if cluster.spread_out and data_path else []
     rows: list[BatchSizeProfile] = []
     here = is_here(kinds)
+    first_alone = here and aside is not None and seconds_decide(config)
     for kind in kinds:
         caller = LocalCaller(data_path, fresh) if here else RayCaller(kind, data_path, data)
         try:
-            found = _profile(config, kind, caller, say, first_alone=here and aside is not None)
+            found = _profile(config, kind, caller, say, first_alone)
             if len(kinds) == 1:
                 when_timed()
             if ways := chosen(found):
