@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from models import registry
@@ -29,6 +29,8 @@ from tune_jobs.command_line import parse
 from tune_jobs.config import SweepConfig
 from tune_jobs.data import sources
 from tune_jobs.errors import exit_status
+from tune_jobs.recipe import Recipe
+from tune_jobs.space import FIELDS
 from tune_jobs.store import SweepStore
 from tune_jobs.tracking.of_sweep import reachable_uri
 from tune_jobs.training import checkpoint, optimizers
@@ -289,6 +291,7 @@ VALUES = st.recursive(
     max_leaves=4,
 )  # fmt: skip
 KEYS = st.sampled_from(sorted(SweepConfig.__dataclass_fields__)) | WORDS
+RECIPE_KEYS = st.sampled_from(sorted(Recipe.__dataclass_fields__))
 FLAGS = sorted(
     "--" + name.replace("_", "-")
     for name, of in SweepConfig.__dataclass_fields__.items()
@@ -297,7 +300,13 @@ FLAGS = sorted(
 FREELY = settings(max_examples=TEXTS, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@given(st.dictionaries(KEYS, VALUES, max_size=4))
+@given(
+    st.dictionaries(KEYS, VALUES, max_size=4)
+    | st.fixed_dictionaries({"recipe": st.dictionaries(RECIPE_KEYS, VALUES, max_size=4)})
+    | st.fixed_dictionaries({"space": st.dictionaries(st.sampled_from(sorted(FIELDS)), VALUES)})
+)
+@example({"scaling_rules": [[]]})
+@example({"scaling_rules": ["linear", 2]})
 @FREELY
 def test_no_settings_end_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, table: dict[str, Any]

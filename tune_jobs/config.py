@@ -583,6 +583,9 @@ def _validate_types(config: SweepConfig) -> None:
         infinite = isinstance(value, float) and not math.isfinite(value)
         if mistaken_bool or infinite or not isinstance(value, allowed):
             raise UserError(f"{f.name} = {_shortened(value)}: must be {f.type}; correct it")
+        for part in value if f.type == "tuple[str, ...]" else ():
+            if not isinstance(part, str):
+                raise UserError(f"{f.name}: {_shortened(part)} is no text; give names in quotes")
 
 
 def _validate_texts(config: SweepConfig) -> None:
