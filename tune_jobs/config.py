@@ -160,6 +160,11 @@ class SweepConfig:
     budget_examples: int = option(
         9_216, "Search", "examples that a trial may see at the most", flag=True
     )
+    lengthens: bool = option(
+        True,
+        "Search",
+        "the budget is doubled where no trial reaches the target; not where it is given",
+    )
     seeds: int = option(
         8,
         "Search",
@@ -292,6 +297,8 @@ def resolve(
     suits = _suiting(str(given.get("data", SweepConfig.data)), preset)
     chosen = {**PRESETS[preset], **suits, **(known or {}), **given}
     chosen.setdefault("extends", "batch_sizes" not in chosen)
+    own_loop = given.get("train") or given.get("lightning")  # which may go by its budget
+    chosen.setdefault("lengthens", "budget_examples" not in given and not own_loop)
     if isinstance(chosen.get("goal"), str) and "," in chosen["goal"]:
         chosen["goal"], chosen["second_goal"] = chosen["goal"].split(",", 1)
     if "search" not in chosen and _ends_with_the_budget(chosen.get("recipe")):
@@ -583,7 +590,8 @@ def _validate_types(config: SweepConfig) -> None:
         infinite = isinstance(value, float) and not math.isfinite(value)
         if mistaken_bool or infinite or not isinstance(value, allowed):
             raise UserError(f"{f.name} = {_shortened(value)}: must be {f.type}; correct it")
-        for part in value if f.type == "tuple[str, ...]" else ():
+        names = value if isinstance(value, tuple) and f.type == "tuple[str, ...]" else ()
+        for part in names:
             if not isinstance(part, str):
                 raise UserError(f"{f.name}: {_shortened(part)} is no text; give names in quotes")
 

@@ -24,6 +24,7 @@ from tune_jobs.planning.allowance import FURTHER, SEARCH, Allowance
 from tune_jobs.planning.batch_schedules import Given
 from tune_jobs.planning.confirm_plan import most_runs, seeds_looked_at, unbracketed
 from tune_jobs.planning.extending import TRIALS, next_size
+from tune_jobs.planning.lengthening import longer_budget
 from tune_jobs.planning.looks import (
     MOST_TRIALS,
     goes_on,
@@ -166,7 +167,7 @@ def choose(
     job: Job, stage: Stage, copy: SweepCopy, facts: Mapping[str, object]
 ) -> tuple[Job, Stage]:
     """Stages 2 and 3, search and confirm; begun again with the next batch size while that beyond a
-    leader at the edge may be better."""
+    leader at the edge may be better, and with a longer budget while no trial reaches the target."""
     config, resume = job.config, job.action.resume
     if not confirmed(job):
         known = known_of(config, job.store)
@@ -177,9 +178,13 @@ def choose(
         if runs([]) or resume:
             with heard(job, copy, "search", runs.trials):
                 stages.run(stage, runs, most_trials(job.config), resume=resume)
+        resume = False
+        if runs.longer is not None:
+            job, stage = lengthened(job, stage, runs.longer)
+            runs = Runs(job, stage, facts, runs.trials, runs.among, runs.widens)
+            continue
         if (size := runs.wider) is None:
             return job, stage
-        resume = False
         job, stage, added = widened(job, stage, copy, size)
         wanted = searched(job.store.read_trials()) + TRIALS if added else runs.trials
         runs = Runs(job, stage, facts, wanted, (size,) if added else None, widens=added)
@@ -215,6 +220,15 @@ def widened(job: Job, stage: Stage, copy: SweepCopy, size: int) -> tuple[Job, St
     return job, type(stage).of(config, store, job.data_path, stage.cluster, rows), True
 
 
+def lengthened(job: Job, stage: Stage, budget: int) -> tuple[Job, Stage]:
+    """The sweep with a budget of so many examples."""
+    before, config = job.config, replace(job.config, budget_examples=budget)
+    job.say(f"no trial reached {before.target:g} within {before.budget_examples:,} examples: the "
+            f"budget is {budget:,} from here on")  # fmt: skip
+    job.store.write_config(config)
+    return replace(job, config=config), replace(stage, config=config)
+
+
 @dataclass
 class Runs:
     """The plan of stages 2 and 3, from the rows of the store: what to run next, given what runs.
@@ -222,7 +236,8 @@ class Runs:
     Attributes:
         trials: of the first search, in all; `among` these batch sizes alone, where they are named.
         widens: whether a further batch size may be tried: before anything is confirmed the plan
-            ends where one may be better, and `wider` names it.
+            ends where one may be better, and `wider` names it. It ends as well where the budget is
+            to be `longer`.
         bases: base learning rates to confirm, as they were after so many trials of the search.
         goes_whole: whether it was told that runs go on for accuracy and curves alone.
     """
@@ -234,14 +249,18 @@ class Runs:
     among: tuple[int, ...] | None = None
     widens: bool = True
     wider: int | None = None
+    longer: int | None = None
     bases: tuple[int, dict[int, float]] = (-1, {})
     goes_whole: bool = False
 
     def __call__(self, under_way: Sequence[Asked]) -> list[Asked]:
-        job, self.wider = self.job, None
+        job, self.wider, self.longer = self.job, None, None
         if confirmed(job) or any(asked["stage"] == "confirm" for asked in under_way):
             return self._confirm(under_way)
         if not job.for_fixed.is_over(SEARCH):
+            self.longer = self._longer_budget()
+            if self.longer is not None:
+                return []
             found = stages.searched_next(self.stage, self.trials, under_way, self.among)
             if found or under_way:
                 return found
@@ -253,6 +272,12 @@ class Runs:
             return []
         self._time_again()
         return self._confirm(under_way)
+
+    def _longer_budget(self) -> int | None:
+        config, store = self.job.config, self.job.store
+        if not way_of(config).extends:
+            return None
+        return longer_budget(config, known_of(config, store, self.stage.profiles))
 
     def next_size(self) -> int | None:
         """The batch size beyond a leader at the edge that may be better."""

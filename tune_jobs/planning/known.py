@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen
+from tune_jobs.reading.sweep_runs import crossing, curve
 from tune_jobs.records import (
     BatchSizeProfile,
     Measurement,
@@ -71,6 +72,35 @@ def known_now(
         cost |= {size: step / size for size, step in steps.items()}
     searched = [t for t in trials if t.stage == "search"]
     return Known(searched, curves, (), cost, profiles, noise, range_test)
+
+
+def best_so_far(known: Known) -> TrialResult | None:
+    """The trial of the best metric at its end."""
+    told = [t for t in known.trials if t.val_metric is not None and t.outcome != "failed"]
+    least = [t for t in told if t.mode == "min"]
+    if least:
+        return min(least, key=lambda t: t.val_metric or 0.0)
+    return max(told, key=lambda t: t.val_metric or 0.0, default=None)
+
+
+def by_what_was_reached(known: Known) -> Known:
+    """Where no trial reached the target, all as they would be at a nearer one: what the best of
+    them had half way to its end."""
+    best = best_so_far(known)
+    if best is None or any(t.examples_to_target is not None for t in known.trials):
+        return known
+    curves = {t.trial_id: curve(t, known.curves.get(t.trial_id, ())) for t in known.trials}
+    points = curves[best.trial_id]
+    early = [value for examples, value in points if examples <= points[-1][0] / 2]
+    if not early:
+        return known
+    target = min(early) if best.mode == "min" else max(early)
+    needs = {name: crossing(of, target, best.mode) for name, of in curves.items()}
+    trials = [
+        t if (n := needs[t.trial_id]) is None else replace(t, examples_to_target=round(n))
+        for t in known.trials
+    ]
+    return replace(known, trials=trials)
 
 
 def count_of(size: int, known: Known) -> int:

@@ -19,7 +19,13 @@ import numpy as np
 from tune_jobs.config import SweepConfig
 from tune_jobs.judging.valley import Tried, Valley, valleys
 from tune_jobs.planning import shares
-from tune_jobs.planning.known import Known, Proposal, count_of, rates_of
+from tune_jobs.planning.known import (
+    Known,
+    Proposal,
+    by_what_was_reached,
+    count_of,
+    rates_of,
+)
 from tune_jobs.planning.search_plan import Range, learning_rate_range
 from tune_jobs.planning.tree_parzen import draw
 from tune_jobs.reading.sweep_runs import crossing, curve
@@ -48,6 +54,7 @@ def propose(
         return None
     within = learning_rate_range(config)
     most = ends(config, sizes, known)
+    known = by_what_was_reached(known)
     counts = {s: count_of(s, known) for s in sizes}
     first = sizes[len(sizes) // 2]
     chance = np.random.default_rng([config.seed, made])
@@ -102,6 +109,7 @@ def bases_to_confirm(
 ) -> dict[int, float]:
     """The base learning rate that each batch size is expected to be least short with; one that was
     `confirmed` stays, or its runs would be of several. None where the model is off."""
+    known = by_what_was_reached(known)
     if is_off(config, sizes, known):
         return {t.batch_size: t.base_learning_rate for t in confirmed}
     found = valleys_of(config, sizes, known)

@@ -32,6 +32,8 @@ def worth_timing(
         size: (trial.examples_to_target or math.inf) * cost[size]
         for size, trial in best_rates(config, trials).items()
     }
+    if min(spent.values(), default=math.inf) == math.inf:  # none reached
+        return set()
     fastest = sorted(spent, key=lambda size: (spent[size], size))
     near = {size for size in spent if spent[size] <= MAY_WIN * spent[fastest[0]]}
     return near | set(fastest[:FEWEST])
