@@ -225,6 +225,8 @@ def profile_devices(
     rows: list[BatchSizeProfile] = []
     here = is_here(kinds)
     first_alone = here and aside is not None and seconds_decide(config)
+    if fresh is not None and not here:
+        fresh.close()
     for kind in kinds:
         caller = LocalCaller(data_path, fresh) if here else RayCaller(kind, data_path, data)
         try:
