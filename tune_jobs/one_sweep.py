@@ -428,7 +428,9 @@ def look(job: Job) -> None:
     job.store.write_looks(with_look(looks, found))
     job.progress.judged(answer.verdicts[0], goes_on(found, job.config))
     after = f", {searched(answer.trials)} trials" if again else ""
-    job.say(f"{seeds} seeds{after}: {answer.verdicts[0].answer}")
+    made = {t.seed for t in answer.trials if t.stage == "confirm" and t.batch_size == found.used}
+    # A block that the minutes ended is not whole.
+    job.say(f"{min(seeds, len(made) or seeds)} seeds{after}: {answer.verdicts[0].answer}")
 
 
 @contextmanager
