@@ -12,7 +12,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.planning.known import Known, best_so_far
 from tune_jobs.reading.sweep_runs import NEARLY, Curve, curve
 
-IN_VAIN = 3  # trials that used the whole budget, and none reached
+IN_VAIN = 3  # trials that used the whole budget, and none reached; a third of all, where few
 LEAST = 1e-9  # of an error, so that it has a log
 MOST = 8  # times the budget that the sweep began with
 
@@ -26,7 +26,7 @@ def longer_budget(config: SweepConfig, known: Known) -> int | None:
     enough = NEARLY * config.budget_examples
     whole = [t for t in known.trials if t.outcome == "finished" and t.examples_seen >= enough]
     best = best_so_far(known)
-    if best is None or len(whole) < min(IN_VAIN, config.trials):
+    if best is None or len(whole) < max(1, min(IN_VAIN, config.trials // 3)):
         return None
     most = MOST * min(t.budget_examples for t in known.trials)
     points = curve(best, known.curves.get(best.trial_id, ()))
