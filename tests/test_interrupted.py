@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.test_sweep import command, surroundings
+from tests.test_sweep import ROOT, command, surroundings
 from tune_jobs.store import SweepStore
 
 SMALL = (
@@ -50,3 +51,14 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_with_status_143(
     after = {row.trial_id: row for row in store.read_trials()}
     assert [after[row.trial_id] for row in before] == before
     assert sum(row.stage == "search" for row in after.values()) == 4
+
+
+def test_sigterm_after_all_is_done_changes_nothing() -> None:
+    code = (
+        "import atexit, os, signal, sys, tune_jobs.sweep as sweep\n"
+        "sweep.parse, sweep.run = lambda: None, lambda invocation: 0\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "sys.exit(sweep.main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

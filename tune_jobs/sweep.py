@@ -39,7 +39,9 @@ def main() -> int:
     invocation = parse()
     signal.signal(signal.SIGTERM, terminate)
     try:
-        return exit_status(partial(run, invocation))
+        status = exit_status(partial(run, invocation))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done but for Ray's own end
+        return status
     except KeyboardInterrupt as stop:
         print("interrupted; take it up again with --resume and the same --name", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
