@@ -240,6 +240,7 @@ def until_first() -> None:
     from tune_jobs.records import Begun, Measurement, TrialResult
     from tune_jobs.reporting.progress import Progress
     from tune_jobs.store import SweepStore
+    from tune_jobs.sweep import ahead
 
     class First(Progress):
         def __call__(self, record: Begun | Measurement | TrialResult) -> None:
@@ -254,7 +255,9 @@ def until_first() -> None:
         store.create()
         told = First(console), Allowance(None)
         uri = f"sqlite:///{folder}/mlflow.db"
-        of.sweep(of.Job(config, store, preparing.data(config), uri, console, Action(), *told))
+        with ahead(store) as fresh:
+            data = preparing.data(config)
+            of.sweep(of.Job(config, store, data, uri, console, Action(), *told, fresh))
 
 
 def _told(line: Sequence[str]) -> dict[str, Any]:
