@@ -143,7 +143,7 @@ def test_a_sweep_killed_before_its_noise_scale_was_measured_measures_it_when_it_
 ) -> None:
     (tmp_path / "it.toml").write_text(
         'model = "mlp"\ndata = "digits"\nbatch_sizes = [16, 64, 256]\ntrials = 6\nseeds = 2\n'
-        'profile_seconds = 20\ncpus_per_trial = "1"\n'
+        'profile_seconds = 60\ncpus_per_trial = "1"\n'
     )
     line, around = command(tmp_path, data_dir, "--config", "it.toml"), surroundings(tmp_path)
     store = SweepStore(tmp_path / "runs" / "it")
