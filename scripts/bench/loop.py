@@ -121,7 +121,7 @@ LOOPS: dict[str, Callable[[Subject, int], Update]] = {"ours": ours, "bare": bare
 
 def network(subject: Subject, data: Dataset) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build(subject.model, tuple(data.train.images.shape[1:]), data.classes)
+    return build(subject.source.model, tuple(data.train.images.shape[1:]), data.classes)
 
 
 def _batches(examples: int, size: int) -> Iterator[torch.Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tune_jobs.formatting import count
 from tune_jobs.judging.likelihood import Deviance, loss, most_likely
@@ -171,12 +171,13 @@ def _limit(lack: float, free: int, noise: _Noise, confidence: float) -> tuple[fl
     by more than repeats could mend: its residuals alone, few as they are, then are the noise.
     """
     if not noise.repeated:
-        return float(stats.f.ppf(confidence, 1, noise.freedom)), None
-    chance = float(stats.f.sf(lack / free, free, noise.freedom))
+        return float(special.fdtri(1, noise.freedom, confidence)), None
+    seen = math.isfinite(lack)
+    chance = float(special.fdtrc(free, noise.freedom, lack / free)) if seen else 0.0
     if chance < BAD_FIT:
-        return lack / free * float(stats.f.ppf(confidence, 1, free)), chance
+        return lack / free * float(special.fdtri(1, free, confidence)), chance
     pooled = (lack + noise.freedom) / (free + noise.freedom)
-    return pooled * float(stats.f.ppf(confidence, 1, free + noise.freedom)), chance
+    return pooled * float(special.fdtri(1, free + noise.freedom, confidence)), chance
 
 
 def _no_bend(flat: bool, low: float, high: float, sample: Sample) -> str:

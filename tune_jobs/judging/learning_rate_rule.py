@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tune_jobs.formatting import quantity
 from tune_jobs.reading.choosing import best_trial, rank
@@ -79,7 +79,7 @@ def fitted_exponent(rates: Mapping[int, float], confidence: float) -> Estimate:
         return Estimate(slope, None, None)
     left = y - y.mean() - slope * x
     error = math.sqrt(float(left @ left) / free / float(x @ x))
-    half = float(stats.t.ppf((1 + confidence) / 2, free)) * error
+    half = float(special.stdtrit(free, (1 + confidence) / 2)) * error
     return Estimate(slope, slope - half, slope + half)
 
 

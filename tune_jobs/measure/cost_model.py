@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tune_jobs.records import BatchSizeProfile
 
@@ -62,7 +62,7 @@ def fit_line(x: Sequence[float], y: Sequence[float], *, relative: bool = True) -
     half: tuple[float, float] | None = None
     if free > 0:
         variance = float((weights * residuals**2).sum()) / free
-        width = stats.t.ppf(0.975, free) * np.sqrt(variance * np.diag(inverse))
+        width = special.stdtrit(free, 0.975) * np.sqrt(variance * np.diag(inverse))
         half = float(width[0]), float(width[1])
     largest = float(np.max(np.abs(residuals) / ys))
     return LineFit(

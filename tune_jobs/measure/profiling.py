@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from tune_jobs.config import probe_seconds
 from tune_jobs.errors import UserError
@@ -519,7 +519,7 @@ class RoundNoise:
         """95 % t-interval of the median over rounds; (None, None) where no round was repeated."""
         if self.free < 1:
             return None, None
-        half = float(stats.t.ppf(0.975, self.free)) * _of_median(self.deviation, len(medians))
+        half = float(special.stdtrit(self.free, 0.975)) * _of_median(self.deviation, len(medians))
         middle = self.middle(medians)
         return middle * math.exp(-half), middle * math.exp(half)
 
@@ -536,7 +536,7 @@ class RoundNoise:
             free = self.free + AS_ROUNDS
             told = self.free * self.deviation**2 + AS_ROUNDS * A_ROUND**2
             deviation = math.sqrt(told / free)
-        return float(stats.t.ppf(0.975, free) / stats.norm.ppf(0.975)) * _of_median(
+        return float(special.stdtrit(free, 0.975) / special.ndtri(0.975)) * _of_median(
             deviation, rounds
         )
 
