@@ -6,13 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 from tests.s3_server import s3_server
 from tune_jobs.data.sources import prepare
+from tune_jobs.measure.fresh import FreshProcesses
+
+if TYPE_CHECKING:
+    from tune_jobs.measure.probe import Subject
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,6 +36,23 @@ def mnist_dir(data_dir: Path) -> Path:
     """A data folder that holds the prepared mnist.arrow."""
     prepare("mnist", data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[FreshProcesses]:
+    """Processes to measure in."""
+    with FreshProcesses() as processes:
+        yield processes
+
+
+@pytest.fixture(scope="session")
+def digits(data_dir: Path) -> Subject:
+    """The MLP on digits, as probes take it."""
+    from tune_jobs.measure.probe import Subject  # torch, which most files do without
+    from tune_jobs.workload_source import WorkloadSource
+
+    path = prepare("digits", data_dir)
+    return Subject(WorkloadSource("mlp", "digits", str(path)), "adam", 3e-3, 300, 0, 1, 0.0, None)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -83,20 +83,6 @@ def normalised_model(input_shape: tuple[int, int, int], classes: int) -> torch.n
         torch.nn.Linear(32, classes),
         torch.nn.LogSoftmax(1),
     )
-
-
-@pytest.fixture(scope="module")
-def fresh() -> Iterator[FreshProcesses]:
-    with FreshProcesses() as processes:
-        yield processes
-
-
-@pytest.fixture(scope="module")
-def digits(data_dir: Path) -> Subject:
-    from tune_jobs.data.sources import prepare
-
-    path = prepare("digits", data_dir)
-    return Subject(WorkloadSource("mlp", "digits", str(path)), "adam", 3e-3, 300, 0, 1, 0.0, None)
 
 
 def sleep_noted(note: str) -> None:

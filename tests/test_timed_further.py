@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import pytest
 from tests import rows
 from tests.test_sweep import command, surroundings
 from tune_jobs.config import SweepConfig
-from tune_jobs.data.sources import prepare
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
 from tune_jobs.measure.probe import Subject, measure_round
 from tune_jobs.measure.profiling import (
@@ -31,7 +30,6 @@ from tune_jobs.planning.timing import worth_timing
 from tune_jobs.records import BatchSizeProfile, TrialResult
 from tune_jobs.store import SweepStore
 from tune_jobs.tuning.aside import Aside
-from tune_jobs.workload_source import WorkloadSource
 
 SIZES = (16, 32, 64, 128, 256)
 CONFIG = replace(SweepConfig(), batch_sizes=SIZES, budget_examples=9000)
@@ -59,18 +57,6 @@ def test_batch_sizes_within_twice_the_fastest_are_worth_timing_and_three_at_the_
         32, 64, 128,
     }  # fmt: skip
     assert not worth_timing(replace(CONFIG, goal="examples"), searched(needs), COST)
-
-
-@pytest.fixture(scope="module")
-def fresh() -> Iterator[FreshProcesses]:
-    with FreshProcesses() as processes:
-        yield processes
-
-
-@pytest.fixture(scope="module")
-def digits(data_dir: Path) -> Subject:
-    path = prepare("digits", data_dir)
-    return Subject(WorkloadSource("mlp", "digits", str(path)), "adam", 3e-3, 300, 0, 1, 0.0, None)
 
 
 @pytest.fixture(scope="module")

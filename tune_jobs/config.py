@@ -195,7 +195,9 @@ class SweepConfig:
         None, "Measure", "memory that a trial may use; default the device's own", flag=True
     )
     memory_margin: float = option(0.1, "Measure", "part of the memory kept free of any plan")
-    profile_seconds: float = option(90.0, "Measure", "cap on the time spent profiling a device")
+    profile_seconds: float = option(
+        90.0, "Measure", "cap on profiling a device, and on timing further what may win"
+    )
     noise_scale: bool = option(True, "Measure", "measure the gradient noise scale along a run")
 
     confidence: float = option(0.95, "Verdict", "of every interval and comparison")

@@ -17,6 +17,7 @@ from tune_jobs.judging.speed import line_of_step_seconds
 from tune_jobs.measure.clock import chosen
 from tune_jobs.planning.known import Known
 from tune_jobs.planning.learning_rates import valleys_of
+from tune_jobs.planning.timing import seconds_decide
 
 TRIALS = 3  # of the search, at a batch size that is added
 OFF = 4.0  # times by which the noise scale may miss the critical batch size
@@ -33,7 +34,7 @@ def next_size(
         most_examples: no batch is larger: what there is to train on, or the budget.
     """
     leader = leading(config, sizes, known)
-    if leader is None or not config.extends or config.compared_by not in ("time", "cost"):
+    if leader is None or not config.extends or not seconds_decide(config):
         return None
     for edge, size in ((min(sizes), min(sizes) // 2), (max(sizes), 2 * max(sizes))):
         fits = 1 <= size <= most_examples and size not in config.batch_sizes

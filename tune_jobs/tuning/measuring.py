@@ -234,7 +234,7 @@ def profile_devices(
             if len(kinds) == 1:
                 when_timed()
             if ways := chosen(found):
-                at = Middle(kind, caller, ways[len(ways) // 2])
+                at = Middle(kind.gpus, caller, ways[len(ways) // 2])
                 ranges = needs_range_test(config) and not store.read_range_test()
                 noise = config.noise_scale and not (store.read_noise_scale() or (here and aside))
                 if ranges and (rising := _range_test(config, at, say)):
@@ -267,7 +267,7 @@ def measure_noise_here(
     store."""
     ways = chosen(rows)
     caller = LocalCaller(data_path, fresh)
-    at = Middle(DeviceType("cpu", "", 0, 0.0), caller, ways[len(ways) // 2])
+    at = Middle(0.0, caller, ways[len(ways) // 2])
 
     def measured() -> None:
         try:
@@ -351,15 +351,16 @@ def _range_test(config: SweepConfig, at: Middle, say: Callable[[str], None]) -> 
 
 @dataclass(frozen=True)
 class Middle:
-    """Where what takes one run is measured: at the middle feasible batch size of a device type."""
+    """Where what takes one run is measured: at the middle feasible batch size of a device
+    type, which has so many `gpus`."""
 
-    kind: DeviceType
+    gpus: float
     caller: LocalCaller | RayCaller
     way: BatchSizeProfile
 
     def of(self, config: SweepConfig) -> tuple[Subject, int, int]:
         """Subject, on as many threads as a trial has, batch size and micro-batch size."""
-        subject = _subject(config, self.caller.data_path, self.kind.gpus)
+        subject = _subject(config, self.caller.data_path, self.gpus)
         subject = replace(subject, threads=max(1, int(self.way.cpus)))
         return subject, self.way.batch_size, self.way.micro_batch_size
 
