@@ -1,4 +1,4 @@
-"""Batches: the validation split, the stream of examples, the tensors."""
+"""Batches: the validation split, the stream of examples, what a run draws of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_jobs.data.batches import ExampleStream, split_indices, to_batch
+from tune_jobs.data.batches import ExampleStream, split_indices
+from tune_jobs.data.dataset import Dataset, ImageSet
+from tune_jobs.data.examples import examples_of, on_device
+from tune_jobs.data.image_workload import image_workload
 from tune_jobs.errors import UserError
 
 SEEDS = st.integers(0, 2**31)
@@ -73,12 +76,21 @@ def test_a_stream_refuses_no_examples_and_negative_positions() -> None:
         ExampleStream(np.arange(3), 0).take(-1, 2)
 
 
+def batch_of(images: np.ndarray, chosen: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """As a run of the image workload draws it."""
+    labels, cpu = np.arange(len(images)), torch.device("cpu")
+    data = Dataset("it", ImageSet(images, labels), None, len(images), mean=0.25, std=0.5)
+    workload = image_workload("it", data, torch.nn.Identity)
+    examples = examples_of(workload.train, workload, "train", cpu)
+    inputs, targets = on_device(examples.fetch(np.array(chosen)), cpu, workload.prepare)
+    return inputs, targets
+
+
 @given(st.integers(1, 3), st.lists(st.integers(0, 9), min_size=1, max_size=20))
 def test_a_batch_holds_the_normalised_examples(channels: int, chosen: list[int]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (10, channels, 4, 5)).astype(np.uint8)
     images.flags.writeable = False
-    labels = np.arange(10)
-    inputs, targets = to_batch(images, labels, np.array(chosen), "cpu", mean=0.25, std=0.5)
+    inputs, targets = batch_of(images, chosen)
     expected = (images[chosen] / 255 - 0.25) / 0.5
     assert inputs.dtype == torch.float32
     assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -88,9 +100,9 @@ def test_a_batch_holds_the_normalised_examples(channels: int, chosen: list[int])
 
 
 def test_a_batch_shares_no_memory_with_the_data_set() -> None:
-    images, labels = np.zeros((4, 1, 2, 2), np.uint8), np.arange(4)
-    inputs, targets = to_batch(images, labels, np.arange(4), "cpu", mean=0.0, std=1.0)
+    images = np.zeros((4, 1, 2, 2), np.uint8)
+    inputs, targets = batch_of(images, [0, 1, 2, 3])
     inputs.fill_(1)
     targets.fill_(9)
     assert images.max() == 0
-    assert labels.tolist() == [0, 1, 2, 3]
+    assert batch_of(images, [0, 1, 2, 3])[1].tolist() == [0, 1, 2, 3]

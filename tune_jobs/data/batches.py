@@ -1,10 +1,9 @@
-"""From a data set to batches: the validation split, the order of examples, the tensors."""
+"""Which examples make a batch: the validation split, and the order of examples."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tune_jobs.errors import UserError
 
@@ -64,25 +63,3 @@ class ExampleStream:
             self._order = np.random.default_rng([self._seed, epoch]).permutation(self.indices)
             self._epoch = epoch
         return self._order
-
-
-def to_batch(
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
-    indices: Indices,
-    device: torch.device | str,
-    mean: float,
-    std: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The examples at `indices` as tensors on `device`.
-
-    Only the batch is copied, and it travels as uint8; conversion and normalisation are the
-    device's work. `mean` and `std` are in units where 255 is 1.
-
-    Returns:
-        Images float32 (b, c, h, w), channels last, and labels int64 (b,).
-    """
-    pixels = torch.from_numpy(images.take(indices, axis=0)).to(device)
-    inputs = pixels.to(torch.float32, memory_format=torch.channels_last)
-    inputs = inputs.div_(255).sub_(mean).div_(std)
-    return inputs, torch.from_numpy(labels.take(indices)).to(device)
