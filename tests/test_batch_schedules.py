@@ -2,7 +2,7 @@
 
 The contract of every schedule:
   1. its first segment is at the first example, the others follow in ascending order;
-  2. its batch sizes are among those that were profiled and fit;
+  2. its batch sizes are among those that were profiled and fit; one that it lacks is named;
   3. the same rows give the same schedule;
   4. one that changes nothing, or cannot, is none, and says why.
 """
@@ -88,6 +88,7 @@ def test_every_schedule_keeps_the_contract(
     starts = [segment.from_examples for segment in found.segments]
     assert starts == sorted(set(starts)) and starts[:1] in ([], [0])  # 1
     assert set(sizes(found.segments)) <= set(known.fitting)  # 2
+    assert found.lacks is None or known.lacks(found.lacks)
     assert len(found.segments) > 1 or (not found.segments and found.told)  # 4
     assert segments_of(as_text(found.segments)) == found.segments
 
@@ -142,11 +143,25 @@ def test_a_schedule_whose_batch_does_not_fit_is_told_and_left_out(name: str) -> 
     assert found.told == f"{name} is left out: batch size 64 does not fit (out of memory)"
 
 
-def test_a_schedule_grows_as_far_as_was_profiled_and_says_so() -> None:
+def test_a_schedule_grows_as_far_as_was_profiled_and_names_what_it_lacks() -> None:
     found = schedule_of("grow", replace(KNOWN, fitting=(16, 32, 64)))
-    assert sizes(found.segments) == [32, 64]
-    assert found.told is not None and "stays at 64" in found.told
-    assert "name it in --batch-sizes" in found.told
+    assert sizes(found.segments) == [32, 64] and found.lacks == 128
+    assert found.told == "grow stays at 64: batch size 128 was not profiled"
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"), [("grow", 256), ("seesaw", 256), ("late-switch", 1024), ("follow", None)]
+)
+def test_a_schedule_of_the_largest_batch_size_lacks_one_beyond(name: str, lacks: int) -> None:
+    assert schedule_of(name, replace(KNOWN, batch_size=128)).lacks == lacks
+
+
+@pytest.mark.parametrize("name", ["grow", "seesaw", "late-switch"])
+def test_a_schedule_goes_no_further_than_the_data(name: str) -> None:
+    found = schedule_of(name, replace(KNOWN, batch_size=128, most=200))
+    assert found.lacks is None and not found.segments
+    assert (found.told or "").endswith("batch size 256 is more than the 200 training examples")
+    assert schedule_of("late-switch", replace(KNOWN, batch_size=128, most=600)).lacks == 512
 
 
 # --- runs -------------------------------------------------------------------------------------

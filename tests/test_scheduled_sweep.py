@@ -4,7 +4,8 @@ Invariants:
   1. the schedule's runs have the seeds of the batch size to use, each once, and end at the target;
   2. what is judged beside it is what a sweep without it judges: fixed batch sizes alone;
   3. the verdict tells of it in the terminal, the page, MLflow and verdict.json;
-  4. a resumed sweep makes none of its runs again.
+  4. a resumed sweep makes none of its runs again;
+  5. a batch size that the schedule needs and the sweep did not try is measured, and no more.
 """
 
 from __future__ import annotations
@@ -68,12 +69,16 @@ def check_schedule(folder: Path, store: SweepStore, said: str) -> dict[str, Any]
 def test_a_sweep_that_grows_the_batch_judges_it_against_the_best_fixed_size(
     tmp_path: Path, data_dir: Path
 ) -> None:
-    store, said = swept(tmp_path, data_dir, "--search", "grow", "--trials", "4")
+    store, said = swept(
+        tmp_path, data_dir, "--search", "grow", "--trials", "4", "--batch-sizes", "8,16"
+    )
     told = check_schedule(tmp_path, store, said)
     assert told["name"] == "grow" and told["pairs"] == 2
-    before = store.read_trials()
+    before, sizes = store.read_trials(), {s.batch_size for s in segments_of(told["schedule"])}
+    assert "which is measured" in said and max(sizes) > 16  # 5
     run(tmp_path, data_dir, "--resume")
     assert store.read_trials() == before  # 4
+    assert {t.batch_size for t in before} <= {8, 16} and store.read_config().batch_sizes == (8, 16)
 
 
 @pytest.mark.slow

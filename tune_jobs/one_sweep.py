@@ -21,7 +21,6 @@ from tune_jobs.measure.fresh import FreshProcesses
 from tune_jobs.measure.profiling import to_time_again
 from tune_jobs.planning import learning_rates
 from tune_jobs.planning.allowance import FURTHER, SEARCH, Allowance
-from tune_jobs.planning.batch_schedules import Given
 from tune_jobs.planning.confirm_plan import most_runs, seeds_looked_at, unbracketed
 from tune_jobs.planning.extending import TRIALS, next_size
 from tune_jobs.planning.lengthening import longer_budget
@@ -35,12 +34,12 @@ from tune_jobs.planning.looks import (
 )
 from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.population import members_of
-from tune_jobs.planning.schedule_runs import given_by, runs_made, runs_missing, schedule_known
+from tune_jobs.planning.schedule_runs import runs_made, runs_missing, schedule_known
 from tune_jobs.planning.timing import worth_timing
 from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.preparing import data_facts
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
-from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
+from tune_jobs.reporting.answer import answer_of_sweep, as_json, given_now, write_page
 from tune_jobs.reporting.costs import print_costs, report_costs
 from tune_jobs.reporting.progress import Progress
 from tune_jobs.reporting.standing import Rows
@@ -171,7 +170,7 @@ def choose(
     config, resume = job.config, job.action.resume
     if not confirmed(job):
         known = known_of(config, job.store)
-        for line in way_of(config).told(config, sorted(stage.requests), known):
+        for line in way_of(config).told(config, stage.sizes, known):
             job.say(line)
     runs = Runs(job, stage, facts, config.trials - config.members)
     while True:
@@ -200,24 +199,31 @@ def widened(job: Job, stage: Stage, copy: SweepCopy, size: int) -> tuple[Job, St
     config, store = job.config, job.store
     job.say(f"{2 * size if size < max(config.batch_sizes) else size // 2} leads at the edge: "
             f"{size} may be better, and is measured and tried")  # fmt: skip
-    cpus, rows = config.cpus_per_trial, [*stage.profiles]
+    if (found := profiled(job, stage, copy, size)) is None:
+        return job, stage, False
+    config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
+    store.write_config(config)
+    job, stage = replace(job, config=config), replace(found, config=config)
+    return job, stage, size in stage.requests
+
+
+def profiled(job: Job, stage: Stage, copy: SweepCopy, size: int) -> Stage | None:
+    """The stage once a further batch size is profiled; None where it does not fit."""
+    config, rows = job.config, job.store.read_profiles()
+    cpus = config.cpus_per_trial
     if not any(row.gpus for row in rows):  # as many threads as the others
         cpus = f"{chosen(rows)[0].cpus:g}"
     alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
     try:
-        rows += profile_devices(
-            alone, store, job.data_path, stage.cluster, job.say, beside=[*rows], fresh=job.fresh
+        found = profile_devices(
+            alone, job.store, job.data_path, stage.cluster, job.say, beside=rows, fresh=job.fresh
         )
     except UserError as error:  # those that do go on
         job.say(f"{size} is left out: {error}")
-        return job, stage, False
-    config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
-    store.write_config(config)
-    job, stage = replace(job, config=config), replace(stage, config=config)
-    if size not in {row.batch_size for row in chosen(rows)}:
-        return job, stage, False
-    copy.profiles([row for row in rows if row.batch_size == size])
-    return job, type(stage).of(config, store, job.data_path, stage.cluster, rows), True
+        return None
+    if chosen(found):
+        copy.profiles(found)
+    return Stage.of(config, job.store, job.data_path, stage.cluster, [*rows, *found])
 
 
 def lengthened(job: Job, stage: Stage, budget: int) -> tuple[Job, Stage]:
@@ -287,7 +293,7 @@ class Runs:
             return None
         known = known_of(config, self.job.store, stage.profiles)
         most = min(config.budget_examples, int(str(self.facts["train_examples"])))
-        return next_size(config, sorted(stage.requests), known, most)
+        return next_size(config, stage.sizes, known, most)
 
     def _time_again(self) -> None:
         """Batch sizes that may win, timed further before their runs are confirmed."""
@@ -364,7 +370,7 @@ def most_trials(config: SweepConfig) -> int:
 
 def evolve(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """The population of `--search pbt`, unless its rows stand already."""
-    config, given = job.config, given_now(job)
+    config, given = job.config, given_now(job.config, job.store)
     made = sum(t.stage == "pbt" for t in job.store.read_trials())
     if given is None or made >= config.members or job.allowance.is_over():
         return
@@ -375,8 +381,15 @@ def evolve(job: Job, stage: Stage, copy: SweepCopy) -> None:
 
 def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
     """Runs of a batch schedule beside those of the batch size to use, with the same seeds."""
-    config, given = job.config, given_now(job)
-    schedule = schedule_known(config, given, job.store.read_trials())
+    config, store = job.config, job.store
+    given = given_now(config, store)
+    schedule = schedule_known(config, given, store.read_trials())
+    while schedule.lacks and not job.allowance.is_over():
+        job.say(f"{schedule.name} goes on to batch size {schedule.lacks}, which is measured")
+        if (found := profiled(job, stage, copy, schedule.lacks)) is None:
+            break
+        stage, given = found, given_now(config, store)
+        schedule = schedule_known(config, given, store.read_trials())
     if schedule.told:
         job.say(schedule.told)
 
@@ -385,20 +398,13 @@ def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
     def plan(_: Sequence[Asked]) -> list[Asked]:
         if given is None or job.allowance.is_over():
             return []
-        missing = runs_missing(config, schedule, job.store.read_trials(), given)
+        missing = runs_missing(config, schedule, store.read_trials(), given)
         return [stages.asked_of(run, of) for run in missing]
 
-    made, first = len(runs_made(job.store.read_trials())), plan([])
+    made, first = len(runs_made(store.read_trials())), plan([])
     if first or (made and resume):
         with heard(job, copy, "schedule", made + len(first)):
             stages.run(stage, plan, TRIES * config.seeds, resume=resume, named=of)
-
-
-def given_now(job: Job) -> Given | None:
-    """What the rows give for a batch schedule beside the batch size to use."""
-    store, look = job.store, last_look(job.store.read_looks())
-    measured = store.read_profiles(), store.read_noise_scale()
-    return given_by(job.config, store.read_trials(), look.used if look else None, *measured)
 
 
 def bases_to_confirm(job: Job) -> dict[int, float]:

@@ -1,7 +1,8 @@
 """From what a sweep knows of the batch size to use, to the segments of a batch schedule. Pure.
 
 Each schedule begins as the fixed batch size that it is judged against, but for `follow`, and takes
-only batch sizes that were profiled and fit: the seconds of others are not known.
+only batch sizes that were profiled and fit: the seconds of others are not known. One that it lacks
+is named, so that it can be profiled.
 
 - `grow` doubles the batch and keeps the rate where a step schedule would halve the rate (Smith et
   al. 2018, "Don't Decay the Learning Rate, Increase the Batch Size").
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from tune_jobs.measure.noise_scale import AVERAGE
@@ -41,6 +42,7 @@ class Given:
         fitting: batch sizes that were profiled and fit.
         refused: those that do not fit, with the reason.
         noise: the noise scale along a run.
+        most: examples that a batch can hold: all of the training split; None where not known.
     """
 
     batch_size: int
@@ -50,15 +52,29 @@ class Given:
     fitting: Sequence[int]
     refused: Mapping[int, str] = field(default_factory=dict)
     noise: Sequence[NoiseScale] = ()
+    most: int | None = None
+
+    def lacks(self, size: int) -> bool:
+        """Whether the batch size may fit, and was not profiled."""
+        fits = all(size < other for other in self.refused)
+        return size not in self.fitting and fits and self.holds(size)
+
+    def holds(self, size: int) -> bool:
+        """Whether there are as many examples."""
+        return self.most is None or size <= self.most
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Its segments, none where there is no such schedule; `told` says why, or what was left out."""
+    """Its segments, none where there is no such schedule; `told` says why, or what was left out.
+
+    `lacks` is the batch size by which it would go further, were it profiled.
+    """
 
     name: str
     segments: tuple[Segment, ...]
     told: str | None = None
+    lacks: int | None = None
 
 
 def schedule_of(name: str, given: Given) -> Schedule:
@@ -76,23 +92,27 @@ def seesaw(given: Given) -> Schedule:
 
 def _doubled(name: str, given: Given, factor: float) -> Schedule:
     """Twice the batch at every cut, the rate times `factor`, for as long as that fits."""
-    segments, told = [_first(given)], None
+    segments, told, lacks = [_first(given)], None, None
     for cut in CUTS:
         last = segments[-1]
         size = 2 * last.batch_size
         if size not in given.fitting:
             told = f"{name} {_ends(len(segments), last)}: {_why_not(size, given)}"
+            lacks = size if given.lacks(size) else None
             break
         at = math.ceil(cut * given.examples_to_target)
         segments.append(Segment(at, size, last.learning_rate * factor))
-    return _scheduled(name, segments, told)
+    return replace(_scheduled(name, segments, told), lacks=lacks)
 
 
 def late_switch(given: Given) -> Schedule:
     most = LARGEST * given.batch_size
     large = max((s for s in given.fitting if given.batch_size < s <= most), default=None)
     if large is None:
-        return left_out("late-switch", _why_not(2 * given.batch_size, given))
+        doubled = [given.batch_size * 2**k for k in range(1, LARGEST.bit_length())]
+        lacks = max((size for size in doubled if given.lacks(size)), default=None)
+        why = _why_not(lacks or doubled[0], given)
+        return replace(left_out("late-switch", why), lacks=lacks)
     at = math.ceil(LATE * given.examples_to_target)
     return _scheduled("late-switch", [_first(given), Segment(at, large, given.learning_rate)])
 
@@ -151,11 +171,9 @@ def _ends(made: int, last: Segment) -> str:
 def _why_not(size: int, given: Given) -> str:
     if size in given.refused:
         return f"batch size {size} does not fit ({given.refused[size]})"
-    known = ", ".join(map(str, sorted(given.fitting)))
-    return (
-        f"batch size {size} is not among those that were profiled and fit ({known}); "
-        "name it in --batch-sizes"
-    )
+    if not given.holds(size):
+        return f"batch size {size} is more than the {given.most} training examples"
+    return f"batch size {size} was not profiled"
 
 
 def _scheduled(name: str, segments: Sequence[Segment], told: str | None = None) -> Schedule:

@@ -22,9 +22,10 @@ def given_by(
     used: int | None,
     profiles: Sequence[BatchSizeProfile] = (),
     noise: Sequence[NoiseScale] = (),
+    most: int | None = None,
 ) -> Given | None:
-    """What the rows give for the batch size to use; None where most of its runs missed the target,
-    or there are none."""
+    """What the rows give for the batch size to use, with a training split of `most` examples; None
+    where most of its runs missed the target, or there are none."""
     fixed = fixed_runs(trials, used)
     needed = median([t.examples_to_target or math.inf for t in fixed]) if fixed else math.inf
     if used is None or not math.isfinite(needed):
@@ -36,9 +37,10 @@ def given_by(
         fixed[0].learning_rate,
         needed,
         config.optimizer,
-        tuple(size for size in fitting if size in config.batch_sizes),
+        fitting,
         {size: reason for size, reason in refused.items() if size not in fitting},
         noise,
+        most,
     )
 
 

@@ -18,6 +18,7 @@ from tune_jobs.judging.judging import Scheduled, is_at, judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.search_cost import search_cost
 from tune_jobs.planning import search_plan
+from tune_jobs.planning.batch_schedules import Given
 from tune_jobs.planning.known import Known, known_now
 from tune_jobs.planning.looks import last_look, open_looks
 from tune_jobs.planning.schedule_runs import given_by, schedule_known
@@ -26,7 +27,6 @@ from tune_jobs.reading.sweep_runs import runs_of_sweep, scheduled_runs, searched
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import (
     BatchSizeProfile,
-    Look,
     Measurement,
     NoiseScale,
     TargetRun,
@@ -128,7 +128,7 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
             *left_out_of(trials),
         ],
         target=at,
-        scheduled=scheduled_of(config, trials, looks, profiles, noise),
+        scheduled=scheduled_of(config, store),
     )
     known = known_now(config, trials, measurements, profiles, noise, store.read_range_test())
     return Answer(
@@ -149,19 +149,27 @@ def with_search_cost(verdict: Verdict, config: SweepConfig, known: Known) -> Ver
     return replace(verdict, search_cost=cost)
 
 
-def scheduled_of(
-    config: SweepConfig,
-    trials: Sequence[TrialResult],
-    looks: Sequence[Look],
-    profiles: Sequence[BatchSizeProfile],
-    noise: Sequence[NoiseScale],
-) -> Scheduled | None:
+def given_now(config: SweepConfig, store: SweepStore) -> Given | None:
+    """What the rows give for a batch schedule beside the batch size to use; None before there is
+    one."""
+    look, examples = last_look(store.read_looks()), store.read_environment().get("train_examples")
+    return given_by(
+        config,
+        store.read_trials(),
+        look.used if look else None,
+        store.read_profiles(),
+        store.read_noise_scale(),
+        examples if isinstance(examples, int) else None,
+    )
+
+
+def scheduled_of(config: SweepConfig, store: SweepStore) -> Scheduled | None:
     """The batch schedule that was asked for, with its runs, once there is something to judge it
     against."""
-    look = last_look(looks)
+    look, trials = last_look(store.read_looks()), store.read_trials()
     if config.search not in SCHEDULES or look is None:
         return None
-    given = given_by(config, trials, look.used, profiles, noise)
+    given = given_now(config, store)
     found = schedule_known(config, given, trials)
     text = as_text(found.segments) or None
     runs = scheduled_runs(config, trials, text) if text else []

@@ -101,6 +101,11 @@ class Stage:
         return cls(config, store, data_path, cluster, profiles, requests, accelerator, growth)
 
     @property
+    def sizes(self) -> list[int]:
+        """The sweep's feasible batch sizes, ascending; a batch schedule may have further ones."""
+        return [size for size in sorted(self.requests) if size in self.config.batch_sizes]
+
+    @property
     def holds(self) -> bool:
         """Whether a run that wants a device for itself may keep all others waiting in place of
         asking Ray for more than they do, which would start a process for it, and theirs again."""
@@ -135,7 +140,7 @@ class Stage:
             checkpoint_seconds=checkpoint_seconds(at_once(self.requests.values(), self.cluster)),
             report_seconds=report_seconds(config, self.profiles),
             stops_at_target=config.compared_by != "accuracy",
-            test_updates=(equal_updates(config.budget_examples, self.requests),),
+            test_updates=(equal_updates(config.budget_examples, self.sizes),),
             train_sample=config.validation_examples,
             evaluation_threads=_evaluation_threads(self.profiles, requests.alone),
             began_at=time.time(),
@@ -173,7 +178,7 @@ def searched_next(
     config = replace(stage.config, trials=trials)
     known = known_of(config, stage.store, stage.profiles)
     gone = given_up(known.trials)
-    sizes = [size for size in config.batch_sizes if size in stage.requests and size not in gone]
+    sizes = [size for size in stage.sizes if size not in gone]
     if not sizes:
         return []
     pending = [(asked["batch_size"], asked["base_learning_rate"]) for asked in under_way]
