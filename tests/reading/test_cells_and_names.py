@@ -97,6 +97,10 @@ def test_a_mapped_name_keeps_its_unit() -> None:
         ("val_loss", "min"), ("WER", "min"), ("MSE", "min"), ("perplexity", "min"),
         ("error (%)", "min"), ("top1_error", "min"), ("Test F1", "max"), ("top1", "max"),
         ("bleu", "max"), ("value", None), ("colour", None), ("val_loss__MAX", None),
+        ("Brier score", "min"), ("negative log-likelihood", "min"), ("log likelihood", "max"),
+        ("1 - accuracy", "min"), ("top-1 accuracy", "max"), ("accuracy drop", "min"),
+        ("metrics/mAP50-95(B)", "max"), ("val_mIoU", "max"), ("acc1", "max"), ("bits/dim", "min"),
+        ("R^2", "max"), ("sMAPE", "min"), ("drop_rate", None), ("generalization_gap", None),
     ],
 )  # fmt: skip
 def test_the_direction_follows_the_name(name: str, mode: str | None) -> None:

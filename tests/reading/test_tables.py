@@ -105,6 +105,8 @@ def test_rates_in_columns_and_sizes_in_k(tmp_path: Path) -> None:
     assert by_size(table, "val_metric") == {1024: [0.3], 2048: [0.2]}
     assert by_size(table, "learning_rate") == {1024: [0.1], 2048: [0.2]}
     assert "k read as 1024" in table.notes
+    tokens = "batch_size,final_loss\n64k,2.9\n0.5M,2.8\n"
+    assert by_size(read(tmp_path, tokens), "val_metric") == {65536: [2.9], 524288: [2.8]}
 
 
 def test_sizes_and_seeds_in_names(tmp_path: Path) -> None:
@@ -484,6 +486,11 @@ def test_quantities_in_rows_and_batch_sizes_as_powers_are_read(tmp_path: Path) -
     assert by_size(wide, "test_accuracy") == {16: [0.91], 32: [0.92]}
     powers = read(tmp_path, "batch size,seed,time to target (s)\n2^4,0,3\n2**5,0,4\n")
     assert by_size(powers) == {16: [3.0], 32: [4.0]}
+    products = read(
+        tmp_path,
+        "batch size,seed,time to target (s)\n8x32,0,3\n16 \N{MULTIPLICATION SIGN} 32,0,4\n",
+    )
+    assert by_size(products) == {256: [3.0], 512: [4.0]}
 
 
 def test_tokens_a_second_tell_how_long_tokens_to_a_target_took(tmp_path: Path) -> None:

@@ -120,20 +120,24 @@ MACHINE = re.compile(
     r"|host(?:_?name)?|cluster|node(?:_name)?|gpu(?:_(?:name|type|model))?|accelerator(?:_(?:name|type|model))?)"
 )  # fmt: skip
 
-# Metrics: the direction follows the name.
+# Metrics: the direction follows the name, and what is smaller is better is looked for first.
 SMALLER = re.compile(
-    r"(?:.*_)?(?:loss|losses|errors?|err|mse|rmse|mae|mape|wer|cer|ter|perplexity|ppl|nll|bpb|bpc"
-    r"|bits?|fid|eer|log_?loss|x?ent|cross_?entropy|entropy|kl|divergence|distance|regret|residual)(?:_.*)?"
+    r"(?:.*_)?(?:loss|losses|errors?|err|mse|rmse|msle|rmsle|mae|s?mape|wape|mase|wer|cer|ter|perplexity|ppl|perp"
+    r"|nll|neg(?:ative)?_(?:log_)?(?:likelihood|ll)|bpb|bpc|bpd|bits?(?:/\w+)?|fid|kid|lpips|eer|min_dcf|brier|crps"
+    r"|log_?loss|x?ent|cross_?entropy|entropy|kl|divergence|distance|chamfer|hausdorff|mpjpe|epe|abs_rel|regret"
+    r"|residual|misclassif\w*|accuracy_(?:drop|gap)|acc_(?:drop|gap))(?:_.*)?"
+    r"|1_(?:\w+_)?(?:accuracy|acc|auc|auroc|f1|ssim)"  # one minus it
 )  # fmt: skip
 LARGER = re.compile(
-    r"(?:.*_)?(?:accuracy|acc|top_?[15]|f_?1|f_?score|auc|auroc|auprc|roc|ap|map|map_?\d+|m?iou"
-    r"|dice|bleu|rouge\w*|meteor|r2|precision|recall|score|rewards?|returns?|psnr|ssim|em|exact_match|mrr|ndcg\w*|hits?|pass|win_?rate|elo|kappa"
+    r"(?:.*_)?(?:accuracy|acc_?[15]?|top_?[15]|f_?1|f_?score|auc|auroc|auprc|roc|ap_?\d*|map|map_?\d+|m?iou"
+    r"|dice|pq|pck|chr_?f|spearman\w*|pearson\w*|corr(?:elation)?|explained_variance|r_2|sd[ri]|snr|pesq|stoi|bleu|rouge\w*|meteor|r2|precision|recall|score|rewards?|returns?|psnr|ssim|em|exact_match|mrr|ndcg\w*|hits?|pass|win_?rate|elo|kappa"
     r"|mcc|specificity|sensitivity|likelihood|elbo|correct)(?:_.*)?"
 )  # fmt: skip
 OPEN = re.compile(r"values?|objective(?:_value)?|metric|result|quality|performance|y")
 OF_SEVERAL = r"(?:_(?:%|pct|percent|mean|avg|average|median|final|last|best))*"
 PARTS = re.compile(
-    r"(?:.*_)?(?:accuracy|acc|top_?[15]|f_?1|auc|auroc|m?iou|dice|precision|recall)" + OF_SEVERAL
+    r"(?:.*_)?(?:accuracy|acc_?[15]?|top_?[15]|f_?1|auc|auroc|m?iou|dice|precision|recall)"
+    + OF_SEVERAL
 )
 EQUAL_UPDATES = re.compile(rf".*_(?:after|at)_\d+k?_{UPDATES}")
 NOT_METRIC = re.compile(
@@ -154,7 +158,7 @@ class Meaning:
 
 def words(name: str) -> str:
     """`Batch Size`, `batchSize` and `config/batch_size` as `batch_size`; `%` and `/` stay."""
-    name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name.strip())
+    name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name.strip().replace("IoU", "Iou"))
     name = re.sub(r"([A-Z])([A-Z][a-z])", r"\1_\2", name).lower()
     name = PREFIX.sub("", name)
     return GROUP.sub(r"\1_", re.sub(r"[^a-z0-9%/]+", "_", name).strip("_/"))

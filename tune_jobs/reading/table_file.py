@@ -32,6 +32,11 @@ NOT_TEXT = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it first",
     b"ARROW1": "an Arrow or Feather file; write it as Parquet or CSV",
 }
+# How texts begin that hold a table in another form.
+MARKUP = {
+    re.compile(r"<(?:!doctype|html|table|\?xml|div|body)\b", re.IGNORECASE): "a web page",
+    re.compile(r"(?:%.*\n\s*)*\\(?:begin|documentclass|centering|toprule|hline)\b"): "LaTeX",
+}
 RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:[|+]\s*:?-+:?\s*)*\|?\s*")
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+(?:[eE][+-]?\d+)?(?=$|\s|%|[a-zA-Z])")
@@ -127,6 +132,9 @@ def _decoded(path: Path, content: bytes) -> str:
 
 
 def _read_text(path: Path, text: str) -> TableFile:
+    for beginning, what in MARKUP.items():
+        if beginning.match(text.lstrip()):
+            raise UserError(f"{path} is {what}; write its table as CSV or Markdown")
     if text.lstrip()[:1] in ("{", "["):
         return _read_json(path, text)
     lines = list(io.StringIO(text, newline=""))
