@@ -35,8 +35,9 @@ class SimpleCNN(nn.Module):
         self.linear2 = nn.Linear(128, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.conv1(images))
-        x = functional.relu(self.conv2(x))
-        x = self.dropout1(functional.max_pool2d(x, 2))
-        x = functional.relu(self.linear1(torch.flatten(x, 1)))
+        x = functional.relu(self.conv1(images), inplace=True)
+        # Of the largest of four: the same as the largest of four that went through relu, at less.
+        x = functional.relu(functional.max_pool2d(self.conv2(x), 2), inplace=True)
+        x = self.dropout1(x)
+        x = functional.relu(self.linear1(torch.flatten(x, 1)), inplace=True)
         return functional.log_softmax(self.linear2(self.dropout2(x)), dim=1)

@@ -75,7 +75,7 @@ def test_a_sweep_that_grows_the_batch_judges_it_against_the_best_fixed_size(
     told = check_schedule(tmp_path, store, said)
     assert told["name"] == "grow" and told["pairs"] == 2
     before, sizes = store.read_trials(), {s.batch_size for s in segments_of(told["schedule"])}
-    assert "which is measured" in said and max(sizes) > 16  # 5
+    assert "to be measured" in said and max(sizes) > 16  # 5
     run(tmp_path, data_dir, "--resume")
     assert store.read_trials() == before  # 4
     assert {t.batch_size for t in before} <= {8, 16} and store.read_config().batch_sizes == (8, 16)

@@ -199,7 +199,7 @@ def widened(job: Job, stage: Stage, copy: SweepCopy, size: int) -> tuple[Job, St
     config, store = job.config, job.store
     job.say(f"{2 * size if size < max(config.batch_sizes) else size // 2} leads at the edge: "
             f"{size} may be better, and is measured and tried")  # fmt: skip
-    if (found := profiled(job, stage, copy, size)) is None:
+    if (found := profiled(job, stage, copy, (size,))) is None:
         return job, stage, False
     config = replace(config, batch_sizes=tuple(sorted((*config.batch_sizes, size))))
     store.write_config(config)
@@ -207,19 +207,19 @@ def widened(job: Job, stage: Stage, copy: SweepCopy, size: int) -> tuple[Job, St
     return job, stage, size in stage.requests
 
 
-def profiled(job: Job, stage: Stage, copy: SweepCopy, size: int) -> Stage | None:
-    """The stage once a further batch size is profiled; None where it does not fit."""
+def profiled(job: Job, stage: Stage, copy: SweepCopy, sizes: tuple[int, ...]) -> Stage | None:
+    """The stage once further batch sizes are profiled; None where none fits."""
     config, rows = job.config, job.store.read_profiles()
     cpus = config.cpus_per_trial
     if not any(row.gpus for row in rows):  # as many threads as the others
         cpus = f"{chosen(rows)[0].cpus:g}"
-    alone = replace(config, batch_sizes=(size,), noise_scale=False, cpus_per_trial=cpus)
+    alone = replace(config, batch_sizes=sizes, noise_scale=False, cpus_per_trial=cpus)
     try:
         found = profile_devices(
             alone, job.store, job.data_path, stage.cluster, job.say, beside=rows, fresh=job.fresh
         )
     except UserError as error:  # those that do go on
-        job.say(f"{size} is left out: {error}")
+        job.say(f"{' and '.join(map(str, sizes))} left out: {error}")
         return None
     if chosen(found):
         copy.profiles(found)
@@ -384,11 +384,11 @@ def run_schedule(job: Job, stage: Stage, copy: SweepCopy) -> None:
     config, store = job.config, job.store
     given = given_now(config, store)
     schedule = schedule_known(config, given, store.read_trials())
-    while schedule.lacks and not job.allowance.is_over():
-        job.say(f"{schedule.name} goes on to batch size {schedule.lacks}, which is measured")
-        if (found := profiled(job, stage, copy, schedule.lacks)) is None:
-            break
-        stage, given = found, given_now(config, store)
+    if schedule.lacks and not job.allowance.is_over():
+        larger = " and ".join(map(str, schedule.lacks))
+        job.say(f"{schedule.name} needs batch size {larger}, to be measured")
+        stage = profiled(job, stage, copy, schedule.lacks) or stage
+        given = given_now(config, store)
         schedule = schedule_known(config, given, store.read_trials())
     if schedule.told:
         job.say(schedule.told)

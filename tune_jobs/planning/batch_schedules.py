@@ -1,8 +1,8 @@
 """From what a sweep knows of the batch size to use, to the segments of a batch schedule. Pure.
 
 Each schedule begins as the fixed batch size that it is judged against, but for `follow`, and takes
-only batch sizes that were profiled and fit: the seconds of others are not known. One that it lacks
-is named, so that it can be profiled.
+only batch sizes that were profiled and fit: the seconds of others are not known. Those that it
+lacks are named, so that they can be profiled.
 
 - `grow` doubles the batch and keeps the rate where a step schedule would halve the rate (Smith et
   al. 2018, "Don't Decay the Learning Rate, Increase the Batch Size").
@@ -68,13 +68,13 @@ class Given:
 class Schedule:
     """Its segments, none where there is no such schedule; `told` says why, or what was left out.
 
-    `lacks` is the batch size by which it would go further, were it profiled.
+    `lacks` are the batch sizes by which it would go further, were they profiled.
     """
 
     name: str
     segments: tuple[Segment, ...]
     told: str | None = None
-    lacks: int | None = None
+    lacks: tuple[int, ...] = ()
 
 
 def schedule_of(name: str, given: Given) -> Schedule:
@@ -92,13 +92,14 @@ def seesaw(given: Given) -> Schedule:
 
 def _doubled(name: str, given: Given, factor: float) -> Schedule:
     """Twice the batch at every cut, the rate times `factor`, for as long as that fits."""
-    segments, told, lacks = [_first(given)], None, None
-    for cut in CUTS:
+    segments, told, lacks = [_first(given)], None, ()
+    for made, cut in enumerate(CUTS):
         last = segments[-1]
         size = 2 * last.batch_size
         if size not in given.fitting:
             told = f"{name} {_ends(len(segments), last)}: {_why_not(size, given)}"
-            lacks = size if given.lacks(size) else None
+            further = (size * 2**k for k in range(len(CUTS) - made))
+            lacks = tuple(larger for larger in further if given.lacks(larger))
             break
         at = math.ceil(cut * given.examples_to_target)
         segments.append(Segment(at, size, last.learning_rate * factor))
@@ -110,9 +111,9 @@ def late_switch(given: Given) -> Schedule:
     large = max((s for s in given.fitting if given.batch_size < s <= most), default=None)
     if large is None:
         doubled = [given.batch_size * 2**k for k in range(1, LARGEST.bit_length())]
-        lacks = max((size for size in doubled if given.lacks(size)), default=None)
-        why = _why_not(lacks or doubled[0], given)
-        return replace(left_out("late-switch", why), lacks=lacks)
+        lacks = [size for size in doubled if given.lacks(size)][-1:]
+        why = _why_not(lacks[0] if lacks else doubled[0], given)
+        return replace(left_out("late-switch", why), lacks=tuple(lacks))
     at = math.ceil(LATE * given.examples_to_target)
     return _scheduled("late-switch", [_first(given), Segment(at, large, given.learning_rate)])
 
