@@ -82,6 +82,26 @@ def test_simple_cnn_has_the_layers_of_the_example() -> None:
     assert sum(p.numel() for p in model.parameters()) == 1_199_882
 
 
+def test_simple_cnn_gives_the_numbers_of_the_example() -> None:
+    model, images = SimpleCNN((1, 12, 12)), torch.rand(5, 1, 12, 12)
+
+    def as_in_the_example(x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.relu(model.conv1(x))
+        x = nn.functional.relu(model.conv2(x))
+        x = model.dropout1(nn.functional.max_pool2d(x, 2))
+        x = nn.functional.relu(model.linear1(torch.flatten(x, 1)))
+        return nn.functional.log_softmax(model.linear2(model.dropout2(x)), dim=1)
+
+    seen = []
+    for forward in (model, as_in_the_example):
+        torch.manual_seed(0)
+        output = forward(images)
+        nn.functional.nll_loss(output, torch.arange(5)).backward()
+        seen.append([output, *(p.grad for p in model.parameters())])
+        model.zero_grad()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*seen, strict=True))
+
+
 def test_simple_cnn_refuses_images_too_small_for_it() -> None:
     with pytest.raises(UserError, match="images of 5x8"):
         build("simple_cnn", (1, 5, 8), classes=10)
