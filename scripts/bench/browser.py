@@ -92,12 +92,17 @@ class Page:
         return base64.b64decode(answer["data"])
 
 
+def the_chromium() -> str:
+    """Where it is; raises RuntimeError where it is not, before what takes long is begun."""
+    if (found := find_chromium()) is None:
+        raise RuntimeError("no Chromium was found; install chromium, or set CHROMIUM=/path/to/it")
+    return found
+
+
 @asynccontextmanager
 async def open_page(width: int = 1400, height: int = 900) -> AsyncIterator[Page]:
     """A fresh browser with one tab; its processes and its profile are gone afterwards."""
-    chromium = find_chromium()
-    if chromium is None:
-        raise RuntimeError("no Chromium was found; install chromium, or set CHROMIUM=/path/to/it")
+    chromium = the_chromium()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [

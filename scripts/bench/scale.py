@@ -426,9 +426,11 @@ def load(folder: Path) -> dict[str, Any]:
     """What arrived in the store and in MLflow, the driver's memory, the server's answers."""
     import ray
 
+    from scripts.bench.browser import the_chromium
     from tune_jobs.tracking.mlflow_copy import MlflowCopy
     from tune_jobs.tracking.of_sweep import SweepCopy
 
+    the_chromium()
     stage, store = null_stage(folder, LOAD_TRIALS)
     told, memory, driver = {"reports": 0, "ends": 0}, [], psutil.Process()
     with server(folder) as uri, asked_for(uri) as answers:
