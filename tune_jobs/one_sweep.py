@@ -34,12 +34,12 @@ from tune_jobs.planning.looks import (
 )
 from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.population import members_of
-from tune_jobs.planning.schedule_runs import runs_made, runs_missing, schedule_known
+from tune_jobs.planning.schedule_runs import given_now, runs_made, runs_missing, schedule_known
 from tune_jobs.planning.timing import worth_timing
 from tune_jobs.planning.ways import known_of, way_of
 from tune_jobs.preparing import data_facts
 from tune_jobs.records import BatchSizeProfile, ConfirmRun
-from tune_jobs.reporting.answer import answer_of_sweep, as_json, given_now, write_page
+from tune_jobs.reporting.answer import answer_of_sweep, as_json, write_page
 from tune_jobs.reporting.costs import print_costs, report_costs
 from tune_jobs.reporting.progress import Progress
 from tune_jobs.reporting.standing import Rows

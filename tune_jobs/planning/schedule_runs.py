@@ -10,9 +10,11 @@ from tune_jobs.config import PBT, SweepConfig
 from tune_jobs.measure.clock import feasible
 from tune_jobs.planning.batch_schedules import Given, Schedule, left_out, schedule_of
 from tune_jobs.planning.confirm_plan import LONGEST_UNSEEN
+from tune_jobs.planning.looks import last_look
 from tune_jobs.planning.population import best_of_population
 from tune_jobs.reading.sweep_runs import runs_to_judge
 from tune_jobs.records import BatchSizeProfile, ConfirmRun, NoiseScale, TrialResult
+from tune_jobs.store import SweepStore
 from tune_jobs.training.segments import as_text, segments_of
 
 
@@ -41,6 +43,20 @@ def given_by(
         {size: reason for size, reason in refused.items() if size not in fitting},
         noise,
         most,
+    )
+
+
+def given_now(config: SweepConfig, store: SweepStore) -> Given | None:
+    """What the rows give for a batch schedule beside the batch size to use; None before there is
+    one."""
+    look, examples = last_look(store.read_looks()), store.read_environment().get("train_examples")
+    return given_by(
+        config,
+        store.read_trials(),
+        look.used if look else None,
+        store.read_profiles(),
+        store.read_noise_scale(),
+        examples if isinstance(examples, int) else None,
     )
 
 

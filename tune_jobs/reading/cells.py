@@ -19,8 +19,10 @@ NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 POWER = re.compile(r"(\d{1,3})\s*(?:\^|\*\*)\s*(\d{1,2})", re.ASCII)  # 2^5, as of a batch size
 # 8x32, as of devices and the batch size of each.
-PRODUCT = re.compile("([1-9]\\d{0,6})\\s*[xX*\N{MULTIPLICATION SIGN}]\\s*([1-9]\\d{0,6})", re.ASCII)
-ROUNDED = re.compile(r"(?:\d+\.?\d*|\.\d+)\s*[kKM]", re.ASCII)
+PRODUCT = re.compile(r"([1-9]\d{0,6})\s*[xX*\N{MULTIPLICATION SIGN}]\s*([1-9]\d{0,6})", re.ASCII)
+# 8k, 0.5M: of a batch size 1024 and its square, of other things perhaps 1000.
+SUFFIXED = re.compile(r"(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*([kKM])", re.ASCII)
+FACTORS = {"k": 2**10, "K": 2**10, "M": 2**20}
 MARKS = r"*\N{DAGGER}\N{DOUBLE DAGGER}\N{SECTION SIGN}\N{PILCROW SIGN}"  # of footnotes
 FOOTNOTE = re.compile(rf"(?<=[\d%])\s*[{MARKS}]+$")
 LARGEST = 1e300  # MLflow keeps an infinity as 1.8e308
@@ -107,7 +109,7 @@ def number(cell: object) -> int | float | None:
         return math.prod([int(power[1])] * int(power[2]))
     if product := PRODUCT.fullmatch(text):
         return int(product[1]) * int(product[2])
-    if ROUNDED.fullmatch(text):
+    if SUFFIXED.fullmatch(text):
         raise ValueError("may count in 1000s or in 1024s; write the number in full")
     if text.lower() in NOT_FINITE:
         return float(text)

@@ -39,8 +39,6 @@ FAULT = re.compile(r"errors?|exception|failure|fault|error_message")
 IN_NAME = re.compile(
     r"(?<![a-z])(?:batch[ _-]?size|batch|bsz?|b)[=_: -]*(?P<size>\d+)(?![\d.]*\d)", re.IGNORECASE
 )
-IN_1024S = re.compile(r"(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*([kKM])", re.ASCII)  # 8k, 0.5M
-FACTORS = {"k": 2**10, "K": 2**10, "M": 2**20}
 SEED_IN_NAME = re.compile(
     r"(?<![a-z])seed[=_: -]*(?P<seed>\d+)|(?<=[-_ .])s(?P<short>\d+)(?![\d.a-z])", re.IGNORECASE
 )
@@ -106,7 +104,7 @@ def name_columns(
     found = mapped | _by_name(table, of, mapped, taken)
     _not_both_sizes(found, mapping)
     size = found.get("batch_size")
-    suffixed = [IN_1024S.fullmatch(str(c).strip()) for c in of[size.at]] if size else []
+    suffixed = [cells.SUFFIXED.fullmatch(str(c).strip()) for c in of[size.at]] if size else []
     suffixes = sorted({found[2] for found in suffixed if found})
     metric = _metric(table, of, found, mode)
     sized_by = None if {"batch_size", "per_device_batch_size"} & set(found) else _sized(table, of)
@@ -125,7 +123,7 @@ def name_columns(
         notes=(
             *table.notes,
             *_told(found, mapping, sized_by),
-            *(f"{s} read as {FACTORS[s]}" for s in suffixes),
+            *(f"{s} read as {cells.FACTORS[s]}" for s in suffixes),
         ),
     )
 

@@ -12,8 +12,6 @@ from tune_jobs.errors import UserError
 from tune_jobs.reading import cells
 from tune_jobs.reading.cells import COUNTS, JOULES, MIB, SECONDS, Never
 from tune_jobs.reading.columns import (
-    FACTORS,
-    IN_1024S,
     IN_NAME,
     RATE_IN_NAME,
     SEED_IN_NAME,
@@ -170,8 +168,8 @@ def _size(cell: object) -> float | None:
     text = cell.strip() if isinstance(cell, str) else ""
     if inside := IN_NAME.fullmatch(text):
         return int(inside["size"])
-    if suffixed := IN_1024S.fullmatch(text):
-        value = float(suffixed[1]) * FACTORS[suffixed[2]]
+    if suffixed := cells.SUFFIXED.fullmatch(text):
+        value = float(suffixed[1]) * cells.FACTORS[suffixed[2]]
         return int(value) if value.is_integer() else value
     return cells.number(cell)
 

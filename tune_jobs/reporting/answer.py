@@ -18,15 +18,15 @@ from tune_jobs.judging.judging import Scheduled, is_at, judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.search_cost import search_cost
 from tune_jobs.planning import search_plan
-from tune_jobs.planning.batch_schedules import Given
 from tune_jobs.planning.known import Known, known_now
 from tune_jobs.planning.looks import last_look, open_looks
-from tune_jobs.planning.schedule_runs import given_by, schedule_known
+from tune_jobs.planning.schedule_runs import given_now, schedule_known
 from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.sweep_runs import runs_of_sweep, scheduled_runs, searched_runs
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import (
     BatchSizeProfile,
+    Look,
     Measurement,
     NoiseScale,
     TargetRun,
@@ -128,7 +128,7 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
             *left_out_of(trials),
         ],
         target=at,
-        scheduled=scheduled_of(config, store),
+        scheduled=scheduled_of(config, store, trials, looks),
     )
     known = known_now(config, trials, measurements, profiles, noise, store.read_range_test())
     return Answer(
@@ -149,28 +149,15 @@ def with_search_cost(verdict: Verdict, config: SweepConfig, known: Known) -> Ver
     return replace(verdict, search_cost=cost)
 
 
-def given_now(config: SweepConfig, store: SweepStore) -> Given | None:
-    """What the rows give for a batch schedule beside the batch size to use; None before there is
-    one."""
-    look, examples = last_look(store.read_looks()), store.read_environment().get("train_examples")
-    return given_by(
-        config,
-        store.read_trials(),
-        look.used if look else None,
-        store.read_profiles(),
-        store.read_noise_scale(),
-        examples if isinstance(examples, int) else None,
-    )
-
-
-def scheduled_of(config: SweepConfig, store: SweepStore) -> Scheduled | None:
+def scheduled_of(
+    config: SweepConfig, store: SweepStore, trials: Sequence[TrialResult], looks: Sequence[Look]
+) -> Scheduled | None:
     """The batch schedule that was asked for, with its runs, once there is something to judge it
     against."""
-    look, trials = last_look(store.read_looks()), store.read_trials()
+    look = last_look(looks)
     if config.search not in SCHEDULES or look is None:
         return None
-    given = given_now(config, store)
-    found = schedule_known(config, given, trials)
+    found = schedule_known(config, given_now(config, store), trials)
     text = as_text(found.segments) or None
     runs = scheduled_runs(config, trials, text) if text else []
     return Scheduled(found.name, text, found.told, look.used, tuple(runs))
