@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trained import CPU, make
+from tests.trained import CPU, make, to_end
 from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.training import allocator, checkpoint, device, optimizers, scaling, schedule
-from tune_jobs.training.loop import Report, TrainingRun
+from tune_jobs.training.loop import Report
 from tune_jobs.training.segments import Course
 
 
 @pytest.fixture(scope="module")
 def digits(data_dir: Path) -> Dataset:
     return open_dataset(prepare("digits", data_dir))
-
-
-def to_end(run: TrainingRun) -> list[Report]:
-    reports = [run.advance()]
-    while not reports[-1].done:
-        reports.append(run.advance())
-    return reports
 
 
 def numbers(report: Report) -> tuple[Any, ...]:
@@ -188,55 +180,6 @@ def test_once_the_target_is_reached_only_landmarks_are_evaluated(digits: Dataset
     assert easy[-1].examples_seen == never[-1].examples_seen
     assert [r.rung for r in easy if r.rung is not None] == [0]
     assert easy[-1].val_metric == never[-1].val_metric
-
-
-def test_an_evaluation_ends_once_the_target_is_known_to_be_missed(digits: Dataset) -> None:
-    run = make(digits)
-    whole = run.evaluate(run.validation)
-    assert whole.examples == 300 and whole.metric < 0.5  # not trained yet
-    early = run.evaluate(run.validation, target=0.9)
-    assert early.examples == 50 and early.metric < 0.9  # 31 wrong are too many
-    reached = run.evaluate(run.validation, target=whole.metric)
-    assert reached == whole
-
-
-def test_ending_evaluations_early_changes_no_crossing_and_no_weight(
-    digits: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    early = to_end(make(digits))
-    whole_evaluation = TrainingRun.evaluate
-
-    def evaluate(run: TrainingRun, *asked: Any, target: float | None = None) -> Any:
-        return whole_evaluation(run, *asked[:1])
-
-    monkeypatch.setattr(TrainingRun, "evaluate", evaluate)
-    whole = to_end(make(digits))
-    assert early[-1].examples_to_target == whole[-1].examples_to_target is not None
-    assert early[-1].val_metric == whole[-1].val_metric
-    assert {r.val_examples for r in whole} == {300}
-    assert min(r.val_examples or 0 for r in early) < 300
-    at_rungs = [r for r in early if r.rung is not None]
-    assert at_rungs and all(r.val_examples == 300 for r in at_rungs)
-
-
-def test_an_evaluation_that_does_not_fit_is_made_in_smaller_batches(digits: Dataset) -> None:
-    run, whole = make(digits), make(digits).evaluate(make(digits).validation)
-    loss = run.workload.loss
-
-    def large(most: int) -> Any:
-        def loss_of(model: torch.nn.Module, batch: Any) -> Any:
-            if len(batch[0]) > most:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-            return loss(model, batch)
-
-        return replace(run.workload, loss=loss_of)
-
-    run.workload = large(11)
-    assert run.evaluate(run.validation).metric == pytest.approx(whole.metric)
-    assert run.evaluation_batch == 6
-    run.workload = large(0)
-    with pytest.raises(MemoryError, match="while one example was evaluated: DefaultCPU"):
-        run.evaluate(run.validation)
 
 
 def test_pages_are_kept_where_the_allocator_is_glibc() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from tune_jobs.data.dataset import Dataset
 from tune_jobs.data.examples import splits_of
-from tune_jobs.training.loop import RunSettings, TrainingRun
+from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.workload_source import WorkloadSource
 
 CPU = torch.device("cpu")
@@ -24,3 +24,10 @@ def make(digits: Dataset, **changes: Any) -> TrainingRun:
     workload = WorkloadSource("mlp", digits.name, None).of_dataset(digits)
     splits = splits_of(workload, 300, 0, CPU)
     return TrainingRun(RunSettings(**{**settings, **changes}), workload, splits, CPU)
+
+
+def to_end(run: TrainingRun) -> list[Report]:
+    reports = [run.advance()]
+    while not reports[-1].done:
+        reports.append(run.advance())
+    return reports

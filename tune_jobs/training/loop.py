@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,14 @@ from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
-from tune_jobs.training.means import Mean, Once, per_example
-from tune_jobs.training.out_of_memory import is_out_of_memory
+from tune_jobs.training.evaluating import SHOWN, Aim, Evaluator
+from tune_jobs.training.means import per_example
 from tune_jobs.training.precision import Precision
 from tune_jobs.training.segments import Course, Segment
 from tune_jobs.workload import Batch, Workload, reaches
 
 Weights = dict[str, torch.Tensor]
+FAR = 3.0  # times what may be missing at the target: to get there takes over half an octave
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Report:
 
 @dataclass
 class Progress:
-    """Everything that changes while a run goes on, beside weights and random state."""
+    """Everything that changes while a run goes on, beside weights and random state. A run that is
+    `far` from its target at one evaluation does not reach it by the next."""
 
     updates: int = 0
     train_seconds: float = 0.0
@@ -112,6 +114,7 @@ class Progress:
     updates_to_target: int | None = None
     train_seconds_to_target: float | None = None
     energy_joules: float | None = None
+    far: bool = False
 
 
 @dataclass
@@ -121,18 +124,6 @@ class Snapshot:
     updates: int
     train_seconds: float
     weights: Weights = field(repr=False)
-
-
-class Evaluation(NamedTuple):
-    """Mean loss and metric over the first `examples` of those asked for."""
-
-    loss: float
-    metric: float
-    examples: int
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.loss) and math.isfinite(self.metric)
 
 
 class TrainingRun:
@@ -154,11 +145,11 @@ class TrainingRun:
         self.settings = settings
         self.workload = workload
         self.device = device
-        self.evaluation_batch = devices.EVALUATION_BATCH[device.type]
         self.joules = joules
         self.train = splits.train
         # In an order of its own: the first of them stand for all.
         self.validation = _mixed(splits.validation)
+        self.aim = Aim.at(settings.target, self.validation)
         self.test = None if splits.test is None else _mixed(splits.test, settings.test_examples)
         self.train_sample = Split(
             splits.train.examples, splits.train.indices[: settings.train_sample]
@@ -168,6 +159,7 @@ class TrainingRun:
         self.model = workload.build().to(device)
         if workload.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        self.evaluate = Evaluator(workload, self.model, device, settings.seed)
         self.optimizer = optimizers.make(
             settings.optimizer,
             self.model,
@@ -195,9 +187,7 @@ class TrainingRun:
         """Train to the next evaluation, evaluate, and report. Not to be called after `done`."""
         began = time.perf_counter()
         already = self.progress.wall_time_seconds
-        reached = self.progress.updates_to_target is not None
-        stops = self.landmarks if reached else self.stops
-        stop = next(s for s in stops if s > self.progress.updates)
+        stop = self._next_stop()
         with self._energy_meter():
             losses, snapshots = self._train_until(stop)
         train_loss = float(np.mean(losses))
@@ -209,6 +199,17 @@ class TrainingRun:
         self.progress.wall_time_seconds = already + time.perf_counter() - began
         return self._report(train_loss=train_loss, **seen)
 
+    def _next_stop(self) -> int:
+        """Updates at the next evaluation: fewer where the target was reached, or is far."""
+        progress = self.progress
+        reached = progress.updates_to_target is not None
+        ahead = [s for s in self.stops if s > progress.updates]
+        if not (reached or progress.far):
+            return ahead[0]
+        landmark = next(s for s in self.landmarks if s > progress.updates)
+        ends = landmark if reached else next((s for s in ahead if s >= self.most_updates), landmark)
+        return min(landmark, ends)
+
     def _evaluate_all(self, stop: int, snapshots: list[Snapshot]) -> dict[str, Any]:
         """Validation always; test and training sample at the end, and test at the marks asked.
 
@@ -217,11 +218,12 @@ class TrainingRun:
         """
         reached = self.progress.updates_to_target is not None
         whole = reached or stop in self.rung_at or stop >= self.most_updates
-        target = None if whole else self.settings.target
-        found = self.evaluate(self.validation, target=target)
+        shown = math.ceil(SHOWN * len(self.validation.indices))
+        found = self.evaluate(self.validation, None if whole else self.aim, shown)
         if not found.finite:
             return {"val_loss": None}
         self._find_crossing(found.metric, snapshots, stop)
+        self.progress.far = self._is_far(found.metric)
         seen = {"val_loss": found.loss, "val_metric": found.metric, "val_examples": found.examples}
         last = self._is_last(stop)
         if self.test and (last or stop in self.rung_at or stop in self.settings.test_updates):
@@ -331,78 +333,32 @@ class TrainingRun:
     def _weights(self) -> Weights:
         return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
 
-    @torch.inference_mode()
-    def evaluate(self, split: Split, target: float | None = None) -> Evaluation:
-        """Mean loss and metric over a split.
-
-        With a `target` it ends as soon as that is out of reach, where the metric tells; the metric
-        over the examples seen then misses it as well. Where a batch of it does not fit, smaller
-        ones are taken from then on.
-        """
-        while True:
-            try:
-                return self._evaluate(split, target)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.evaluation_batch == 1:
-                    raise MemoryError(f"while one example was evaluated: {error}") from error
-            self.evaluation_batch //= 2
-
-    def _evaluate(self, split: Split, target: float | None) -> Evaluation:
-        self.model.eval()
-        model, metric = Once(self.model), self.workload.metric
-        loss, value = Mean(), Mean()
-
-        def batches() -> Iterator[Batch]:
-            for batch in self._batches(split):
-                model.forget()
-                loss.add(per_example(self.workload.loss(model, batch), "loss"))
-                yield batch
-
-        if metric.evaluate is not None:
-            found = float(metric.evaluate(model, batches()))
-            return Evaluation(loss.mean, found, loss.examples)
-        for batch in batches():
-            value.add(per_example(metric(model, batch), "metric"))
-            hopeless = target is not None and self._hopeless(value, len(split.indices), target)
-            if hopeless or not math.isfinite(loss.total):
-                break
-        return Evaluation(loss.mean, metric.finished(value.mean), value.examples)
-
-    def _batches(self, split: Split) -> Iterator[Batch]:
-        size, indices = self.evaluation_batch, split.indices
-        parts = ((at, indices[at : at + size]) for at in range(0, len(indices), size))
-        return map(self._prepared, split.examples.stream(parts, self.settings.seed))
-
-    def _hopeless(self, value: Mean, of: int, target: float) -> bool:
-        """Whether the target is missed even if all examples to come have the best value."""
-        metric = self.workload.metric
-        if metric.best is None or value.weight != value.examples:
-            return False
-        return not reaches(metric.finished(value.at_best(metric.best, of)), target, metric.mode)
-
     def _reaches(self, value: float) -> bool:
         return reaches(value, self.settings.target, self.workload.metric.mode)
 
+    def _is_far(self, value: float) -> bool:
+        """Whether much more is missing from the best value than the target lets be missing."""
+        metric = self.workload.metric
+        if metric.best is None:
+            return False
+        best = metric.finished(metric.best)
+        return abs(best - value) > FAR * abs(best - self.settings.target) > 0
+
     def _find_crossing(self, val_metric: float, snapshots: list[Snapshot], stop: int) -> None:
-        """Bisect the kept weights for the first that reaches the target, once it is reached. A run
-        that means something only at its end reaches it there or not at all."""
+        """The first of the kept weights that reaches the target, once it is reached; to be missed
+        takes few examples, so that they are gone through from the first on. A run that means
+        something only at its end reaches it there or not at all."""
         progress, at_the_end = self.progress, self.settings.recipe.ends_with_the_budget
         if progress.updates_to_target is not None or not self._reaches(val_metric):
             return
         if at_the_end and stop < self.stops[-1]:
             return
-        found = Snapshot(progress.updates, progress.train_seconds, {})
-        low, high, now = 0, len(snapshots), self._weights()
-        while low < high:
-            middle = (low + high) // 2
-            candidate = snapshots[middle]
-            self.model.load_state_dict(candidate.weights)
-            if self._reaches(self.evaluate(self.validation, self.settings.target).metric):
-                found, high = candidate, middle
-            else:
-                low = middle + 1
+        found, now = Snapshot(progress.updates, progress.train_seconds, {}), self._weights()
+        for snapshot in snapshots:
+            self.model.load_state_dict(snapshot.weights)
+            if self._reaches(self.evaluate(self.validation, self.aim).metric):
+                found = snapshot
+                break
         self.model.load_state_dict(now)
         progress.updates_to_target = found.updates
         progress.train_seconds_to_target = found.train_seconds
@@ -475,6 +431,7 @@ class TrainingRun:
             "optimizer": self.optimizer.state_dict(),
             "progress": dict(vars(self.progress)),
             "scaler": self.precision.state(),
+            "validation_loss": torch.from_numpy(self.aim.loss.copy()),
             "random": torch.get_rng_state(),
             "cuda_random": cuda,
         }
@@ -485,6 +442,8 @@ class TrainingRun:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self.parts = None
+        if "validation_loss" in state:  # older ones lack it
+            self.aim.loss = state["validation_loss"].numpy()
         self.precision.load_state(state.get("scaler"))
         torch.set_rng_state(state["random"])
         if state["cuda_random"] is not None:

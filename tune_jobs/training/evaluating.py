@@ -1,0 +1,139 @@
+"""Mean loss and metric over a split; of validation no more than tells whether the target is missed.
+
+An evaluation may end once too many examples fell short for the target, exactly as if all had been
+seen. So it begins with a part that stands for all, which the curve shows, and goes on with those
+whose loss was largest when they were last seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tune_jobs.data.batches import Indices
+from tune_jobs.data.examples import Split, on_device
+from tune_jobs.training import device as devices
+from tune_jobs.training.means import Mean, Once, per_example
+from tune_jobs.training.out_of_memory import is_out_of_memory
+from tune_jobs.workload import Batch, Workload, reaches
+
+SHOWN = 1 / 4  # of a split: a target that is missed is told after this part and the hardest ones
+
+
+class Evaluation(NamedTuple):
+    """Mean loss and metric over the first `examples` of those asked for."""
+
+    loss: float
+    metric: float
+    examples: int
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.metric)
+
+
+@dataclass
+class Aim:
+    """A target of a split of n examples; `loss` (n,) of each when it was last seen, NaN before."""
+
+    target: float
+    loss: npt.NDArray[np.float32]
+
+    @classmethod
+    def at(cls, target: float, split: Split) -> Aim:
+        return cls(target, np.full(len(split.indices), np.nan, np.float32))
+
+    def order(self, shown: int) -> Indices:
+        """Positions (n,): the first `shown`, then those of most loss; what was never seen is taken
+        to be like the mean."""
+        seen = self.loss[~np.isnan(self.loss)]
+        loss = np.nan_to_num(self.loss[shown:], nan=seen.mean() if len(seen) else 0.0)
+        return np.concatenate([np.arange(shown), shown + np.argsort(-loss, kind="stable")])
+
+    def note(self, positions: Indices, losses: torch.Tensor) -> None:
+        """The `losses` (b,) of the examples at the first b of these positions."""
+        self.loss[positions[: len(losses)]] = losses.float().cpu().numpy()
+
+
+class Evaluator:
+    """Evaluates a model on splits of its workload.
+
+    Attributes:
+        batch: examples of a batch; fewer once so many did not fit.
+    """
+
+    def __init__(
+        self, workload: Workload, model: torch.nn.Module, device: torch.device, seed: int
+    ) -> None:
+        self.workload, self.model, self.device, self.seed = workload, model, device, seed
+        self.batch = devices.EVALUATION_BATCH[device.type]
+
+    @torch.inference_mode()
+    def __call__(self, split: Split, aim: Aim | None = None, shown: int = 0) -> Evaluation:
+        """Mean loss and metric over a split. Where the target of `aim` is missed, over its first
+        `shown` examples at the most; their metric misses it too, by as little as is known if they
+        would reach it.
+
+        Raises:
+            MemoryError: not even one example fits.
+        """
+        while True:
+            try:
+                return self._evaluate(split, aim, shown)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.batch == 1:
+                    raise MemoryError(f"while one example was evaluated: {error}") from error
+            self.batch //= 2
+
+    def _evaluate(self, split: Split, aim: Aim | None, shown: int) -> Evaluation:
+        self.model.eval()
+        model, metric = Once(self.model), self.workload.metric
+        loss, value, part = Mean(), Mean(), None
+        order = np.arange(len(split.indices)) if aim is None else aim.order(shown)
+
+        def batches() -> Iterator[Batch]:
+            for batch in self._batches(split, order):
+                model.forget()
+                losses = per_example(self.workload.loss(model, batch), "loss")
+                if aim is not None:
+                    aim.note(order[loss.examples :], losses[0])
+                loss.add(losses)
+                yield batch
+
+        if metric.evaluate is not None:
+            found = float(metric.evaluate(model, batches()))
+            return Evaluation(loss.mean, found, loss.examples)
+        for batch in batches():
+            value.add(per_example(metric(model, batch), "metric"))
+            if part is None and value.examples >= shown:
+                part = Evaluation(loss.mean, metric.finished(value.mean), value.examples)
+            if not math.isfinite(loss.total):
+                break
+            most = self._at_best(value, len(order))
+            if aim is not None and most is not None and not reaches(most, aim.target, metric.mode):
+                if part is None:
+                    break
+                worse = min if metric.mode == "max" else max
+                return part._replace(metric=worse(part.metric, most))
+        return Evaluation(loss.mean, metric.finished(value.mean), value.examples)
+
+    def _batches(self, split: Split, order: Indices) -> Iterator[Batch]:
+        indices = split.indices[order]
+        parts = ((at, indices[at : at + self.batch]) for at in range(0, len(indices), self.batch))
+        stream = split.examples.stream(parts, self.seed)
+        return (on_device(batch, self.device, self.workload.prepare) for batch in stream)
+
+    def _at_best(self, value: Mean, of: int) -> float | None:
+        """The metric if all of the examples to come have the best value; None where unknown."""
+        metric = self.workload.metric
+        if metric.best is None or value.weight != value.examples:
+            return None
+        return metric.finished(value.at_best(metric.best, of))
