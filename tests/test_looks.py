@@ -93,6 +93,8 @@ def test_what_a_verdict_leaves_open_stays_alive() -> None:
     hopeless = replace(left, settling=replace(left.settling, seeds=None, worth_it=None))
     assert look_of(hopeless, config, trials(9), 3).worth is None  # the bound is worth some seeds
     assert look_of(hopeless, config, trials(9), 5).worth is False
+    alone = replace(left, settling=replace(left.settling, batch_sizes=(64,), seeds=None))
+    assert look_of(alone, config, trials(9), 2).worth is False  # others are open by their rates
 
 
 def test_single_runs_leave_all_alive() -> None:

@@ -11,8 +11,16 @@ import pytest
 from tests.judged import run_of, runs_of, timed, verdict_of
 from tune_jobs.judging.contest import Contest, hold
 from tune_jobs.judging.policy import Policy
+from tune_jobs.judging.rate_luck import Shortfall
 from tune_jobs.judging.samples import EXAMPLES, TIME
-from tune_jobs.judging.settling import BLOCKS, LONGEST, ended_early, settling_of
+from tune_jobs.judging.settling import (
+    BLOCKS,
+    LONGEST,
+    ended_early,
+    seeds_needed,
+    settling_of,
+    slower_as_run,
+)
 from tune_jobs.records import TargetRun
 from tune_jobs.verdicts import Settling
 
@@ -109,6 +117,35 @@ def test_runs_that_were_ended_too_early_are_not_asked_for_again() -> None:
 def test_runs_that_were_cut_later_than_the_best_took_were_not_ended_too_early() -> None:
     of = contest([*runs_of({32: 20.0}), *runs_of({512: 50.0}, ends=25.0)])
     assert not ended_early(of, 1)
+
+
+# 256 runs nine times as fast, so that a better rate may yet save it what Shallue's bound lets be.
+FAST = [*runs_of({32: 10.0, 64: 10.4}, seeds=3, noise=0.03)] + runs_of(
+    {256: 20.0}, seeds=3, noise=0.03, ends=15.0, examples_per_second=900.0, examples_seen=13_500
+)
+LUCK = {s: Shortfall(0.0, 1e-4) for s in (32, 64)} | {256: Shortfall(0.3, 0.5, borrowed=True)}
+
+
+def open_by_its_rate(policy: Policy) -> tuple[Contest, Settling]:
+    of = hold(FAST, TIME, {}, policy, {}, LUCK)
+    found = settling_of(of, policy, LUCK)
+    assert 256 in of.sizes(of.decision.open) and found is not None
+    return of, found
+
+
+def test_what_was_slower_at_the_rate_it_ran_at_needs_a_better_rate_and_no_further_runs() -> None:
+    of, found = open_by_its_rate(Policy())
+    assert 256 in of.sizes(slower_as_run(of, Policy()))
+    assert 256 not in found.batch_sizes
+    assert found.seeds is None and 256 in found.rates
+
+
+def test_what_no_further_run_is_made_of_is_not_taken_for_settled_by_the_others() -> None:
+    """Were 256 left out, the others would be told apart by a number of runs."""
+    of, found = open_by_its_rate(Policy())
+    everyone = [0, 1, 2]
+    assert seeds_needed(of, everyone, [0, 1], Policy()) is None
+    assert seeds_needed(of, [0, 1], [0, 1], Policy()) is not None
 
 
 def test_the_numbers_are_the_same_each_time() -> None:

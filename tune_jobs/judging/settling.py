@@ -38,20 +38,21 @@ def settling_of(
     decision = contest.decision
     if decision.status not in ("undecided", "unproven") or decision.used is None:
         return None
-    alive = sorted({decision.used, *decision.open, *decision.tied})
-    if len(alive) < 2:
+    everyone = sorted({decision.used, *decision.open, *decision.tied})
+    if len(everyone) < 2:
         return None
+    alive = sorted(set(everyone) - set(slower_as_run(contest, policy)))
     sizes = contest.sizes(alive)
     if any(ended_early(contest, index) for index in decision.open):
         need: int | None = None  # further runs would end as early
     elif contest.regret is None:
         need = next((n for n in BLOCKS if n > contest.seeds[alive].min()), None)
     else:
-        need = seeds_needed(contest, alive, policy)
+        need = seeds_needed(contest, everyone, alive, policy)
     seconds = None if need is None else _device_seconds(contest, alive, need)
     trainings = _trainings(contest, seconds)
     worth = None if trainings is None else trainings <= policy.trainings_to_come
-    rates = () if need is not None else _unsure_rates(sizes, short or {}, policy)
+    rates = () if need is not None else _unsure_rates(contest.sizes(everyone), short or {}, policy)
     return Settling(sizes, need, seconds, trainings, worth, rates)
 
 
@@ -63,6 +64,22 @@ def _unsure_rates(
     return tuple(s for s in sizes if s in short and math.sqrt(short[s].variance) > apart)
 
 
+def slower_as_run(contest: Contest, policy: Policy) -> list[int]:
+    """Those that are open and were slower at the learning rate that they ran at, by the level of a
+    look: what keeps them open is that rate, of which further runs tell nothing."""
+    of, found = contest.decision, contest.regret
+    if found is None or of.used is None or not of.open:
+        return []
+    ran = found.ran[0][:, of.open] - found.ran[0][:, [of.used]]
+    better = (ran < -policy.log_tolerance).mean(axis=0)
+    return [i for i, chance in zip(of.open, better, strict=True) if chance <= _level(policy)]
+
+
+def _level(policy: Policy) -> float:
+    """The risk that is allowed at a later look, by which further runs are judged."""
+    return replace(policy, looks=1).risk_allowed
+
+
 def ended_early(contest: Contest, index: int) -> bool:
     """Whether most runs of a batch size were cut, sooner than the one to use takes."""
     sample, used = contest.sample, contest.decision.used
@@ -72,23 +89,24 @@ def ended_early(contest: Contest, index: int) -> bool:
     return bool(len(ends) and np.median(ends) < contest.typical.median[used])
 
 
-def seeds_needed(contest: Contest, alive: Sequence[int], policy: Policy) -> int | None:
-    """Runs of each batch size that is alive, in all, after which an answer stands in ENOUGH of the
-    draws; None where not even the most of BLOCKS would do."""
+def seeds_needed(
+    contest: Contest, everyone: Sequence[int], alive: Sequence[int], policy: Policy
+) -> int | None:
+    """Runs in all of each batch size that is `alive`, of `everyone` who may be best, after which an
+    answer stands in ENOUGH of the draws; None where not even the most of BLOCKS would do."""
     found = contest.regret
     assert found is not None, "something was repeated"
     every = np.linspace(0, found.first.shape[1] - 1, DRAWS).astype(int)
-    middle, noise = found.first[0][every][:, alive], found.raw.variance[0][every][:, alive]
-    have = contest.seeds[list(alive)]
-    chance = np.random.default_rng(0)
-    luck = chance.standard_normal(middle.shape)
-    level = replace(policy, looks=1).risk_allowed  # further runs are judged at a later look
+    middle, noise = found.first[0][every][:, everyone], found.raw.variance[0][every][:, everyone]
+    have, goes_on = contest.seeds[list(everyone)], np.isin(everyone, alive)
+    luck = np.random.default_rng(0).standard_normal(middle.shape)
     for total in BLOCKS:
-        if (have >= total).all():
+        runs = np.where(goes_on, np.maximum(have, total), have)
+        if (runs == have).all():
             continue
-        runs = np.maximum(have, total)
-        error = noise / runs + contest.shared[list(alive)]
-        if _stands(middle + np.sqrt(error) * luck, error, policy.log_tolerance, level) >= ENOUGH:
+        error = noise / runs + contest.shared[list(everyone)]
+        seen = middle + np.sqrt(error) * luck
+        if _stands(seen, error, policy.log_tolerance, _level(policy)) >= ENOUGH:
             return total
     return None
 

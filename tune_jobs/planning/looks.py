@@ -88,7 +88,8 @@ def look_of(
     used = verdict.use.batch_size if verdict.use else None
     if settling is None:
         return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
-    hopeless = settling.seeds is None and seeds >= ENOUGH  # no number of seeds would settle it
+    few = seeds < ENOUGH and len(settling.batch_sizes) > 1
+    hopeless = settling.seeds is None and not few  # no number of seeds would settle it
     worth = False if hopeless else settling.worth_it
     rates = settling.rates if config.structured else ()
     return Look(
