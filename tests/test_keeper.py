@@ -29,7 +29,10 @@ ASKED = {"batch_size": 32, "base_learning_rate": 1e-3, "learning_rate": 1e-3, "s
 
 def a_trial(name: str = "t") -> Any:
     """One that has ended, as Ray knows it."""
-    return SimpleNamespace(trial_id=name, config=ASKED, last_result=REPORT, status=Trial.TERMINATED)
+    return SimpleNamespace(
+        trial_id=name, config=ASKED, last_result=REPORT, status=Trial.TERMINATED,
+        run_metadata=SimpleNamespace(),
+    )  # fmt: skip
 
 
 @contextmanager
@@ -69,6 +72,17 @@ def test_a_trial_that_had_failed_is_recorded_as_it_ended_at_last(tmp_path: Path)
     ended_again(store)
     (row,) = store.read_trials()
     assert (row.outcome, row.wall_time_seconds) == ("finished", 99.0)
+
+
+def test_of_a_trial_that_ended_no_running_means_are_kept(tmp_path: Path) -> None:
+    trial = Trial("again", config=ASKED, stub=True)
+    with a_keeper(SweepStore(tmp_path)) as (keeper, _):
+        trial.update_last_result(REPORT | {"training_iteration": 1})
+        keeper.on_trial_result(1, [], trial, trial.last_result)
+        assert trial.metric_analysis
+        keeper.on_trial_complete(1, [], trial)
+    assert not trial.metric_analysis and not trial.metric_n_steps
+    assert trial.last_result["val_metric"] == 0.5
 
 
 def test_a_row_that_was_lost_is_written_again_from_what_ray_kept(tmp_path: Path) -> None:

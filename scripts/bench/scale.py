@@ -159,7 +159,10 @@ class MadeUpTrials:
             "batch_size": size, "base_learning_rate": 1e-3, "learning_rate": 1e-3, "seed": 0,
             "races": True,
         }  # fmt: skip
-        trial: Any = SimpleNamespace(trial_id=f"{self.ended:08x}", config=asked, last_result={})
+        trial: Any = SimpleNamespace(
+            trial_id=f"{self.ended:08x}", config=asked, last_result={},
+            run_metadata=SimpleNamespace(),
+        )  # fmt: skip
         self.races.on_trial_add(None, trial)
         for seen in self.steps:
             trial.last_result = result = self.result(seen)
