@@ -43,6 +43,7 @@ sys.path[0] = str(ROOT)
 
 from tune_jobs import environment
 from tune_jobs.errors import StoreError
+from tune_jobs.holding import Holder
 from tune_jobs.records import TrialResult
 from tune_jobs.store import SweepStore
 
@@ -71,7 +72,7 @@ MADE = (
 )  # fmt: skip
 # Point -> whether the store says that it is reached; a number is the point's own.
 POINTS: dict[str, Callable[[SweepStore, int], bool]] = {
-    "at the start": lambda store, _: store.lock.exists(),
+    "at the start": lambda store, _: True,
     "points": lambda store, n: len(store.read_measurements()) >= n,
     "trials": lambda store, n: len(store.read_trials()) >= n,
     "confirming": lambda store, _: any(m.stage == "confirm" for m in store.read_measurements()),
@@ -215,10 +216,18 @@ def reached(store: SweepStore, fault: Fault, driver: subprocess.Popen[str]) -> b
     began = time.monotonic()
     while driver.poll() is None and time.monotonic() - began < ATTEMPT_SECONDS:
         with suppress(StoreError):
-            if POINTS[fault.point](store, number):
+            if begun_by(driver, store) and POINTS[fault.point](store, number):
                 time.sleep(fault.seconds)
                 return driver.poll() is None
         time.sleep(0.05)
+    return False
+
+
+def begun_by(driver: subprocess.Popen[str], store: SweepStore) -> bool:
+    """Whether this driver holds the sweep: what an earlier one left says nothing of it."""
+    with suppress(OSError):
+        holder = Holder.read(store.lock.read_text())
+        return holder is not None and holder.pid == driver.pid
     return False
 
 
