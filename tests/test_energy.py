@@ -26,7 +26,8 @@ from tune_jobs.judging.samples import ENERGY
 from tune_jobs.measure.clock import ProfiledClock
 from tune_jobs.reading.sweep_runs import runs_of_sweep
 from tune_jobs.training import device, energy
-from tune_jobs.training.loop import Evaluation, Report, RunSettings, TrainingRun
+from tune_jobs.training.evaluating import Evaluation
+from tune_jobs.training.loop import Report, RunSettings, TrainingRun
 from tune_jobs.tuning import energy as asking
 from tune_jobs.tuning.cluster import Cluster
 from tune_jobs.tuning.keeper import to_result

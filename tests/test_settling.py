@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,9 +121,9 @@ def test_runs_that_were_cut_later_than_the_best_took_were_not_ended_too_early() 
 
 
 # 256 runs nine times as fast, so that a better rate may yet save it what Shallue's bound lets be.
-FAST = [*runs_of({32: 10.0, 64: 10.4}, seeds=3, noise=0.03)] + runs_of(
-    {256: 20.0}, seeds=3, noise=0.03, ends=15.0, examples_per_second=900.0, examples_seen=13_500
-)
+SEEDS: dict[str, Any] = {"seeds": 3, "noise": 0.03}
+VAIN: dict[str, Any] = {"ends": 15.0, "examples_per_second": 900.0, "examples_seen": 13_500}
+FAST = [*runs_of({32: 10.0, 64: 10.4}, **SEEDS), *runs_of({256: 20.0}, **SEEDS, **VAIN)]
 LUCK = {s: Shortfall(0.0, 1e-4) for s in (32, 64)} | {256: Shortfall(0.3, 0.5, borrowed=True)}
 
 
@@ -142,7 +143,7 @@ def test_what_was_slower_at_the_rate_it_ran_at_needs_a_better_rate_and_no_furthe
 
 def test_what_no_further_run_is_made_of_is_not_taken_for_settled_by_the_others() -> None:
     """Were 256 left out, the others would be told apart by a number of runs."""
-    of, found = open_by_its_rate(Policy())
+    of, _ = open_by_its_rate(Policy())
     everyone = [0, 1, 2]
     assert seeds_needed(of, everyone, [0, 1], Policy()) is None
     assert seeds_needed(of, [0, 1], [0, 1], Policy()) is not None

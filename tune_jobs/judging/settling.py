@@ -65,13 +65,14 @@ def _unsure_rates(
 
 
 def slower_as_run(contest: Contest, policy: Policy) -> list[int]:
-    """Those that are open and were slower at the learning rate that they ran at, by the level of a
-    look: what keeps them open is that rate, of which further runs tell nothing."""
+    """Those that are open and were slower at the learning rate that they ran at, by the measure by
+    which nothing would be open: what keeps them open is that rate, of which further runs tell
+    nothing."""
     of, found = contest.decision, contest.regret
     if found is None or of.used is None or not of.open:
         return []
     ran = found.ran[0][:, of.open] - found.ran[0][:, [of.used]]
-    better = (ran < -policy.log_tolerance).mean(axis=0)
+    better = (ran < -policy.log_tolerance).mean(axis=0) * max(1, contest.field.rivals.sum() - 1)
     return [i for i, chance in zip(of.open, better, strict=True) if chance <= _level(policy)]
 
 

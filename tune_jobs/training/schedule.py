@@ -47,7 +47,7 @@ def landmark_updates(budget: int, course: Course, rungs: Iterable[int]) -> tuple
 
 
 def snapshot_updates(after: int, until: int) -> tuple[int, ...]:
-    """Updates strictly between two evaluations at which weights are kept to find the crossing among.
+    """Updates strictly between two evaluations at which weights are kept for the crossing.
 
     With a step of a quarter split in five, the target's crossing is known to 5 % of the examples
     seen, or to one update where an update is more.
