@@ -41,7 +41,9 @@ def settling_of(
     everyone = sorted({decision.used, *decision.open, *decision.tied})
     if len(everyone) < 2:
         return None
-    alive = sorted(set(everyone) - set(slower_as_run(contest, policy)))
+    unsure = _unsure_rates(contest.sizes(everyone), short or {}, policy)
+    slower = [i for i in slower_as_run(contest, policy) if contest.size(i) in unsure]
+    alive = sorted(set(everyone) - set(slower))
     sizes = contest.sizes(alive)
     if any(ended_early(contest, index) for index in decision.open):
         need: int | None = None  # further runs would end as early
@@ -52,8 +54,7 @@ def settling_of(
     seconds = None if need is None else _device_seconds(contest, alive, need)
     trainings = _trainings(contest, seconds)
     worth = None if trainings is None else trainings <= policy.trainings_to_come
-    rates = () if need is not None else _unsure_rates(contest.sizes(everyone), short or {}, policy)
-    return Settling(sizes, need, seconds, trainings, worth, rates)
+    return Settling(sizes, need, seconds, trainings, worth, unsure if need is None else ())
 
 
 def _unsure_rates(
@@ -65,14 +66,14 @@ def _unsure_rates(
 
 
 def slower_as_run(contest: Contest, policy: Policy) -> list[int]:
-    """Those that are open and were slower at the learning rate that they ran at, by the measure by
-    which nothing would be open: what keeps them open is that rate, of which further runs tell
-    nothing."""
+    """Those that are open and were each slower at the learning rate that they ran at, by the level
+    of a look. Where that rate is not known well, it is what keeps them open, and further runs tell
+    nothing of it."""
     of, found = contest.decision, contest.regret
     if found is None or of.used is None or not of.open:
         return []
     ran = found.ran[0][:, of.open] - found.ran[0][:, [of.used]]
-    better = (ran < -policy.log_tolerance).mean(axis=0) * max(1, contest.field.rivals.sum() - 1)
+    better = (ran < -policy.log_tolerance).mean(axis=0)
     return [i for i, chance in zip(of.open, better, strict=True) if chance <= _level(policy)]
 
 
