@@ -178,8 +178,9 @@ class TrainingRun:
         planned = (settings.budget_examples, self.course, settings.rungs)
         extra = set(settings.test_updates)
         most_examples = settings.most_examples or settings.budget_examples
-        self.most_updates = self.course.updates_for(most_examples)
+        most = self.course.updates_for(most_examples)
         self.stops = tuple(sorted({*schedule.evaluation_updates(*planned), *extra}))
+        self.ends_in_vain = next((s for s in self.stops if s >= most), self.stops[-1])
         self.landmarks = tuple(sorted({*schedule.landmark_updates(*planned), *extra}))
         self.rung_at = {self.course.updates_for(r): k for k, r in enumerate(settings.rungs)}
 
@@ -201,14 +202,10 @@ class TrainingRun:
 
     def _next_stop(self) -> int:
         """Updates at the next evaluation: fewer where the target was reached, or is far."""
-        progress = self.progress
-        reached = progress.updates_to_target is not None
-        ahead = [s for s in self.stops if s > progress.updates]
-        if not (reached or progress.far):
-            return ahead[0]
-        landmark = next(s for s in self.landmarks if s > progress.updates)
-        ends = landmark if reached else next((s for s in ahead if s >= self.most_updates), landmark)
-        return min(landmark, ends)
+        reached = self.progress.updates_to_target is not None
+        stops = self.landmarks if reached or self.progress.far else self.stops
+        stop = next(s for s in stops if s > self.progress.updates)
+        return stop if reached else min(stop, self.ends_in_vain)
 
     def _evaluate_all(self, stop: int, snapshots: list[Snapshot]) -> dict[str, Any]:
         """Validation always; test and training sample at the end, and test at the marks asked.
@@ -217,7 +214,7 @@ class TrainingRun:
         the target is not reached.
         """
         reached = self.progress.updates_to_target is not None
-        whole = reached or stop in self.rung_at or stop >= self.most_updates
+        whole = reached or stop in self.rung_at or stop >= self.ends_in_vain
         shown = math.ceil(SHOWN * len(self.validation.indices))
         found = self.evaluate(self.validation, None if whole else self.aim, shown)
         if not found.finite:
@@ -236,7 +233,7 @@ class TrainingRun:
         reached = self.progress.updates_to_target is not None
         if reached:
             return self.settings.stops_at_target or updates >= self.stops[-1]
-        return updates >= min(self.most_updates, self.stops[-1])
+        return updates >= self.ends_in_vain
 
     def ended_report(self) -> Report:
         """Where the run stands when it cannot go on: no evaluation."""
