@@ -4,6 +4,7 @@ starting one takes seconds. On Ray, with trials that train nothing.
 1. A search, a wait for its last trial, then confirm runs, of which one is alone: two processes.
 2. A process that starts keeps its trial, however soon others are idle: no node stays unused.
 3. An idle process that died, or whose node is about to go, costs no trial and gets none.
+4. More trials than an experiment takes are made in several, so that the driver's memory is flat.
 """
 
 from __future__ import annotations
@@ -187,3 +188,16 @@ def test_an_idle_process_of_a_node_that_leaves_is_given_no_trial(
     after = steps_of(stage)[-3 * STEPS :]
     assert len({step["node"] for step in steps_of(stage)}) == 2
     assert not {step["node"] for step in after} & set(going)
+
+
+@pytest.mark.slow
+def test_more_trials_than_an_experiment_takes_are_made_in_several(
+    two_places: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "EXPERIMENT_TRIALS", 4)
+    monkeypatch.setattr(stages, "TRIALS_A_PLACE", 1)
+    stage = stage_of(tmp_path, monkeypatch)
+    confirm(stage, 10)
+    path, _ = stage.store.ray_storage()
+    states = [len(list(Path(path).glob(f"trials-{k}/b16-*"))) for k in (1, 2, 3, 4)]
+    assert states == [4, 4, 2, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -60,6 +61,9 @@ CHECKPOINT_SECONDS = 8.0  # between two checkpoints of a trial, at the least
 # Of all trials together, at the most: Tune saves its whole state at each.
 CHECKPOINTS_A_SECOND = 4.0
 MANY_TRIALS = 1_000  # a save of Tune's state takes a tenth of a millisecond for each
+# Of an experiment, at the most: Tune keeps 50 KiB of each trial until its experiment is over.
+EXPERIMENT_TRIALS = 200
+TRIALS_A_PLACE = 10  # at the least, where many run side by side: they wait for each other's end
 STATE_SECONDS = 2.0  # between two saves of it, at the least
 WORTH_SHARING = 0.005  # seconds of one evaluation batch on one thread
 
@@ -152,7 +156,8 @@ Plan = Callable[[Sequence[Asked]], list[Asked]]
 
 def run(stage: Stage, plan: Plan, most: int, *, resume: bool, named: str = TRIALS) -> None:
     """Make the trials of a plan, which is asked again whenever one ends, until it has none; their
-    rows are in the store when this returns.
+    rows are in the store when this returns. More than an experiment takes are made in several, one
+    after the other.
 
     With `resume` the trials that an earlier driver left unfinished are taken up, from their
     checkpoints.
@@ -162,12 +167,16 @@ def run(stage: Stage, plan: Plan, most: int, *, resume: bool, named: str = TRIAL
     tuner = restored(stage, f"{named}-{done}", shared) if resume and done else None
     if tuner is not None:
         fit(tuner, most)
-    if plan([]):
+    places = at_once(stage.requests.values(), stage.cluster)
+    whole = max(EXPERIMENT_TRIALS, TRIALS_A_PLACE * places)
+    while most > 0 and plan([]):
+        done += 1
+        samples = min(most, whole)
         searcher = Planned(stage.config.name, stage.holds)
-        scheduler = races_of(
-            stage.config, stage.store, at_once(stage.requests.values(), stage.cluster)
-        )
-        fit(fresh(stage, f"{named}-{done + 1}", shared, searcher, scheduler, most), most)
+        scheduler = races_of(stage.config, stage.store, places)
+        tuner = fresh(stage, f"{named}-{done}", shared, searcher, scheduler, samples)
+        most = most - samples if fit(tuner, samples) == samples else 0
+        gc.collect()  # an experiment's parts refer to each other: seldom found by themselves
 
 
 def searched_next(
@@ -342,12 +351,13 @@ def fresh(
     )
 
 
-def fit(tuner: tune.Tuner, samples: int) -> None:
+def fit(tuner: tune.Tuner, samples: int) -> int:
+    """Make the trials of an experiment of at most so many; how many there were."""
     state_seconds = max(STATE_SECONDS, STATE_SECONDS * samples / MANY_TRIALS)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", f"{state_seconds:g}")
     with warnings.catch_warnings(), _interruptible():
         warnings.simplefilter("ignore")
-        tuner.fit()
+        return len(tuner.fit())
 
 
 @contextmanager
