@@ -13,6 +13,7 @@ makes of its seed: the same first weights and the same order of examples.
 
 from __future__ import annotations
 
+import argparse
 import math
 import multiprocessing
 import os
@@ -396,7 +397,11 @@ def _job(of: tuple[str, int]) -> pa.Table:
 
 
 def main() -> int:
-    out, names = Path(sys.argv[1]), sys.argv[2:] or list(WORKLOADS)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT_FOLDER")
+    parser.add_argument("names", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    asked = parser.parse_args()
+    out, names = asked.out, asked.names or list(WORKLOADS)
     for name in names:
         if name not in WORKLOADS:
             raise unknown_name("workload", name, WORKLOADS)
