@@ -69,6 +69,11 @@ def test_once_the_answer_stands_the_leader_and_its_neighbours_go_on_to_the_budge
     assert next_runs(CONFIG, [*rows_now, *made(runs)], [STANDS]) == []
 
 
+def test_where_a_batch_schedule_follows_nothing_goes_on_past_the_target() -> None:
+    rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    assert next_runs(replace(CONFIG, search="grow"), rows_now, [STANDS]) == []
+
+
 def test_a_run_that_was_made_again_for_longer_keeps_the_clock_of_when_it_was_alone() -> None:
     first = ran("confirm", 64, 1, 2000, alone=True, measured_time_to_target_seconds=4.5)
     again = ran("confirm", 64, 1, BUDGET, alone=False, measured_time_to_target_seconds=9.0)

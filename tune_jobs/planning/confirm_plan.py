@@ -4,7 +4,7 @@ The search chose with one seed, and the luckiest trial won; the seeds here are o
 every batch size. They come in blocks: two for every batch size, then more for those that the last
 look left open. A rival ends once it cannot win any more. The answer comes first: once no look is to
 follow, the batch size to use, and those next to it, are run on to the whole budget with two seeds,
-for accuracy and curves.
+for accuracy and curves; not where a batch schedule follows, which ends at the target.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from tune_jobs.config import SweepConfig
+from tune_jobs.config import SCHEDULES, SweepConfig
 from tune_jobs.judging.settling import BLOCKS, LONGEST
 from tune_jobs.planning.looks import confirm_runs, goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
@@ -56,7 +56,7 @@ def next_runs(
     ends = _ends(config, trials, rates, leader, seen=look is not None)
     whole_seeds = seeds_of(config, WHOLE_SEEDS)
     confirmed = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
-    goes_whole = not (more and _by_target(config))
+    goes_whole = not _by_target(config) or not (more or config.search in SCHEDULES)
     timed = {(t.batch_size, t.learning_rate) for t in confirmed if t.alone}
     planned = [
         ConfirmRun(
@@ -70,7 +70,8 @@ def next_runs(
         )
         for seed in seeds_of(config, max(count, min(WHOLE_SEEDS, config.seeds)))
         for size, trial in sorted(rates.items())
-        if (more and size in alive) or (size in whole and seed in whole_seeds)
+        if (more and size in alive)
+        or (size in whole and seed in whole_seeds and (more or goes_whole))
     ]
     made = _made(config, trials)
     missing = [
