@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tune_jobs.tuning import leaving, trial, waiting
+from tune_jobs.tuning.guard import NoReport
 
 MIB = 2**20
 NODES = [{"NodeID": "a1", "NodeManagerAddress": "10.0.0.7"}]
@@ -22,6 +23,25 @@ def test_what_trials_wait_for_is_told_with_what_there_is() -> None:
         "2 trials wait for 61 s by now; the first asks for 1 CPU, 0.5 GPU, 2048 MiB memory on one "
         "node; free in all: 3 of 8 CPU, 0 of 2 GPU, 4096 MiB of 9000 MiB memory"
     )
+
+
+def test_a_trial_that_is_begun_again_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Failed:
+        def __str__(self) -> str:
+            return "b16-lr0.002-s1"
+
+        def get_pickled_error(self) -> Exception:
+            return NoReport("no report within 60 s\nand a traceback")
+
+    heard: list[str] = []
+    monkeypatch.setitem(waiting.SAY, "it", heard.append)
+    failed: Any = Failed()
+    waiting.Waiting("it").on_trial_recover(0, [], failed)
+    (told,) = heard
+    assert told.startswith("b16-lr0.002-s1 goes on from its last checkpoint, or begins again: ")
+    assert told.endswith("NoReport: no report within 60 s")
 
 
 def test_a_node_that_leaves_is_told_once_with_the_time_left() -> None:

@@ -1,4 +1,4 @@
-"""Tells what trials wait for, when they wait long."""
+"""Tells what trials wait for, when they wait long, and which are begun again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+
+from tune_jobs.tuning.failures import reason_of
 
 PATIENCE_SECONDS = 60.0
 
@@ -46,6 +48,17 @@ class Waiting(Callback):  # type: ignore[misc]
             self.next_seconds *= 2
             total, free = ray.cluster_resources(), ray.available_resources()
             SAY[self.sweep](line(waited, [_asked(t) for t in pending], free, total))
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        if self.sweep in SAY:
+            SAY[self.sweep](again(str(trial), reason_of(trial.get_pickled_error())))
+
+
+def again(trial: str, reason: str) -> str:
+    """`b16-lr0.002-s1 goes on from its last checkpoint, or begins again: NoReport: no ...`."""
+    return f"{trial} goes on from its last checkpoint, or begins again: {reason.splitlines()[0]}"
 
 
 def _asked(trial: Trial) -> Mapping[str, float]:
