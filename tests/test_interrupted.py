@@ -62,3 +62,23 @@ def test_sigterm_after_all_is_done_changes_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost(number: int, status: int) -> None:
+    code = (
+        "import os, sys, time, weakref, tune_jobs.sweep as sweep\n"
+        "class Collected: pass\n"
+        f"def finalizer(ref): os.kill(os.getpid(), {number}); time.sleep(1)\n"
+        "def run(invocation):\n"
+        "    one = Collected()\n"
+        "    ref = weakref.ref(one, finalizer)\n"
+        "    del one\n"
+        "    time.sleep(20)\n"
+        "    return 0\n"
+        "sweep.parse, sweep.run = lambda: None, run\n"
+        "sys.exit(sweep.main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == status
+    assert "--resume" in done.stderr and "Traceback" not in done.stderr

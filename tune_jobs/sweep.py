@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from rich.console import Console
 
-from tune_jobs import new_workload
+from tune_jobs import interrupts, new_workload
 from tune_jobs.command_line import Action, Invocation, parse
 from tune_jobs.config import SweepConfig, to_be_kept
 from tune_jobs.environment import cluster_address
@@ -37,20 +37,14 @@ if TYPE_CHECKING:
 
 def main() -> int:
     invocation = parse()
-    signal.signal(signal.SIGTERM, terminate)
     try:
-        status = exit_status(partial(run, invocation))
+        with interrupts.raised():
+            status = exit_status(partial(run, invocation))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done but for Ray's own end
         return status
     except KeyboardInterrupt as stop:
         print("interrupted; take it up again with --resume and the same --name", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
-
-
-def terminate(*_: object) -> NoReturn:
-    """SIGTERM ends a sweep as Ctrl-C does; a second one at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Terminated
 
 
 def run(invocation: Invocation) -> int:
