@@ -92,7 +92,11 @@ def test_what_a_verdict_leaves_open_stays_alive() -> None:
     assert look_of(unsure, replace(config, search="tpe"), trials(9), 3).rates == ()
     hopeless = replace(left, settling=replace(left.settling, seeds=None, worth_it=None))
     assert look_of(hopeless, config, trials(9), 3).worth is None  # the bound is worth some seeds
-    assert look_of(hopeless, config, trials(9), 5).worth is False
+    assert look_of(hopeless, config, trials(9), 5).worth is None  # and more while it is wide
+    near = replace(hopeless, use=replace(left.use, regret_bound=0.14))
+    assert look_of(near, config, trials(9), 5).worth is False
+    shared = replace(hopeless, settling=replace(hopeless.settling, tightens=False))
+    assert look_of(shared, config, trials(9), 5).worth is False  # seeds make it no tighter
     alone = replace(left, settling=replace(left.settling, batch_sizes=(64,), seeds=None))
     assert look_of(alone, config, trials(9), 2).worth is False  # others are open by their rates
 

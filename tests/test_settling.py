@@ -106,6 +106,11 @@ def test_what_all_runs_share_no_number_of_runs_settles() -> None:
     of = contest(runs_of({64: 10.0, 128: 10.5}, noise=0.02), {64: 0.01, 128: 0.01})
     found = settling_of(of, Policy())
     assert found is not None and found.seeds is None and found.device_seconds is None
+    assert not found.tightens
+
+
+def test_runs_that_scatter_more_than_what_they_share_make_the_bound_tighter() -> None:
+    assert settling(runs_of(NEAR, seeds=3, noise=0.15)).tightens
 
 
 def test_runs_that_were_ended_too_early_are_not_asked_for_again() -> None:

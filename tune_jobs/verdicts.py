@@ -285,6 +285,8 @@ class Settling:
         worth_it: whether that is within the trainings that are to come.
         rates: those open whose best learning rate is not known well enough, where no number of
             seeds would do.
+        tightens: whether further runs make the bound tighter: how runs scatter is more of it, for
+            one of these batch sizes, than what all its runs share.
     """
 
     batch_sizes: tuple[int, ...]
@@ -293,6 +295,7 @@ class Settling:
     trainings: int | None
     worth_it: bool | None
     rates: tuple[int, ...] = ()
+    tightens: bool = False
 
 
 @dataclass(frozen=True)

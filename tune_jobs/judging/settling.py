@@ -54,7 +54,16 @@ def settling_of(
     seconds = None if need is None else _device_seconds(contest, alive, need)
     trainings = _trainings(contest, seconds)
     worth = None if trainings is None else trainings <= policy.trainings_to_come
-    return Settling(sizes, need, seconds, trainings, worth, unsure if need is None else ())
+    rates = unsure if need is None else ()
+    return Settling(sizes, need, seconds, trainings, worth, rates, _tightens(contest, alive))
+
+
+def _tightens(contest: Contest, alive: Sequence[int]) -> bool:
+    """Whether the scatter of the runs of one that is `alive` is more than what they share."""
+    if contest.regret is None:
+        return False
+    scatter = contest.regret.raw.variance[0][:, alive].mean(axis=0) / contest.seeds[alive]
+    return bool((scatter > contest.shared[alive]).any())
 
 
 def _unsure_rates(

@@ -16,6 +16,7 @@ from tune_jobs.verdicts import Verdict
 FURTHER = 2  # search trials for each batch size whose best rate is not known well enough
 MOST_TRIALS = 1.5  # times those asked for, those searched further included
 ENOUGH = 5  # seeds of what is open, also where none would settle it: they make the bound tighter
+WIDE = 0.15  # a bound for which further seeds are made even then, where they make it tighter
 
 
 def confirm_runs(trials: Sequence[TrialResult]) -> int:
@@ -88,7 +89,9 @@ def look_of(
     used = verdict.use.batch_size if verdict.use else None
     if settling is None:
         return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
-    few = seeds < ENOUGH and len(settling.batch_sizes) > 1
+    bound = verdict.use.regret_bound if verdict.use else None
+    wide = settling.tightens and bound is not None and bound > WIDE
+    few = (seeds < ENOUGH or wide) and len(settling.batch_sizes) > 1
     hopeless = settling.seeds is None and not few  # no number of seeds would settle it
     worth = False if hopeless else settling.worth_it
     rates = settling.rates if config.structured else ()
