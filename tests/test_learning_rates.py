@@ -177,9 +177,6 @@ def test_a_further_search_leaves_a_batch_size_that_no_rate_brought_to_the_target
         asked = Proposal(256, base, 3000, "")
         made.append((asked, ended(f"256-{k}", asked, examples_to_target=None, examples_seen=3000)))
     longer = replace(CONFIG, trials=len(made) + 4)
-    confirmed = replace(known(made), confirmed={256})  # a run of another seed did reach
-    further = propose(longer, SIZES, confirmed, among=(16, 256))
-    assert further is not None and further.batch_size == 256
     while (further := propose(longer, SIZES, known(made), among=(16, 256))) is not None:
         assert further.batch_size == 16
         made.append((further, ended(str(len(made)), further)))

@@ -36,7 +36,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.planning.confirm_plan import seeds_looked_at
-from tune_jobs.planning.known import Known, Proposal, confirmed_of
+from tune_jobs.planning.known import Known, Proposal
 from tune_jobs.planning.learning_rates import bases_to_confirm, propose
 from tune_jobs.planning.looks import look_of, open_looks, with_look
 from tune_jobs.planning.next_step import Step, next_step
@@ -205,9 +205,7 @@ class World:
 
     def known(self) -> Known:
         cost = {size: self.seconds(size, 1.0) for size in self.table.sizes}
-        searched = [t for t in self.trials if t.stage == "search"]
-        confirmed = confirmed_of(self.trials)
-        return Known(searched, self.curves, (), cost, confirmed=confirmed)
+        return Known([t for t in self.trials if t.stage == "search"], self.curves, (), cost)
 
     def to_confirm(self) -> dict[int, float]:
         """Base learning rates of the confirm runs, as the table has them; by the model's ways."""

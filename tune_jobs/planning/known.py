@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tune_jobs.config import SweepConfig
@@ -43,7 +43,6 @@ class Known:
         pending: those under way.
         cost: seconds an example by batch size, or 1 where examples are what counts.
         profiles, noise, range_test: what was measured before.
-        confirmed: batch sizes of which a confirm run reached the target.
     """
 
     trials: Sequence[TrialResult]
@@ -53,7 +52,6 @@ class Known:
     profiles: Sequence[BatchSizeProfile] = ()
     noise: Sequence[NoiseScale] = ()
     range_test: Sequence[RangePoint] = ()
-    confirmed: Collection[int] = ()
 
 
 def known_now(
@@ -73,14 +71,7 @@ def known_now(
         steps = {p.batch_size: p.step_seconds for p in chosen(profiles) if p.step_seconds}
         cost |= {size: step / size for size, step in steps.items()}
     searched = [t for t in trials if t.stage == "search"]
-    measured = (profiles, noise, range_test)
-    return Known(searched, curves, (), cost, *measured, confirmed_of(trials))
-
-
-def confirmed_of(trials: Sequence[TrialResult]) -> set[int]:
-    """The batch sizes of which a confirm run reached the target."""
-    confirmed = (t for t in trials if t.stage == "confirm")
-    return {t.batch_size for t in confirmed if t.examples_to_target is not None}
+    return Known(searched, curves, (), cost, profiles, noise, range_test)
 
 
 def best_so_far(known: Known) -> TrialResult | None:

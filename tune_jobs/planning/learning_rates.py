@@ -197,11 +197,10 @@ def _may_win(
 
 def _least_known(among: Sequence[int], found: Mapping[int, Valley], known: Known) -> int:
     """Of these batch sizes the one whose shortfall at its best guess is spread most, a trial under
-    way taken to halve that. One of which none of FIRST trials and no confirm run reached comes
-    last: what a trial that does not reach either needs, nobody knows."""
+    way taken to halve that. One of which none of FIRST trials reached comes last: what a trial that
+    does not reach either needs, nobody knows."""
     under_way = [size for size, _ in known.pending]
     reached = {t.batch_size for t in known.trials if t.examples_to_target is not None}
-    reached |= set(known.confirmed)
     telling = [s for s in among if s in reached or count_of(s, known) < FIRST]
 
     def unsure(size: int) -> float:
