@@ -30,6 +30,9 @@ from tune_jobs.planning.known import Known, Proposal
 from tune_jobs.planning.search_plan import shares
 from tune_jobs.planning.ways import WAYS
 from tune_jobs.records import RangePoint, TrialResult
+from tune_jobs.reporting.answer import with_search_cost
+from tune_jobs.reporting.summary import note_of, tags_of
+from tune_jobs.reporting.terminal import lines
 
 SIZES = (16, 32, 64, 128, 256)
 BUDGET = 100_000
@@ -290,8 +293,14 @@ def test_a_pair_of_goals_ends_in_the_trials_than_which_none_is_better_in_both() 
     made = search(config)
     assert len(made) == 30
     profiles = [replace(p, peak_memory_mib=100.0 + p.batch_size) for p in PROFILES]
-    (told,) = evolution.after(config, replace(known_of(made), profiles=profiles), 64)
-    assert told.startswith("None was better in both time and memory than: 16 at ")
+    known = replace(known_of(made), profiles=profiles)
+    (told,) = evolution.after(config, known, 64)
+    assert told.startswith("Pareto set of time and memory, batch size at learning rate: 16 at ")
+    judged = verdict_of(timed({16: [4.0, 4.1, 3.9], 32: [5.0, 5.1, 4.9]}))
+    verdict = with_search_cost(judged, config, known)
+    assert lines(verdict)[0].startswith("Pareto set of time and memory")  # below the answer
+    assert note_of(verdict).split("\n\n")[1] == verdict.front == tags_of(verdict)["front"] == told
+    assert verdict.search_cost is not None and told not in verdict.search_cost.sentence
 
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it(

@@ -351,6 +351,7 @@ class Verdict:
         search_cost: None of a table.
         left_out: how many runs are no part of this, and why.
         schedule: what a batch schedule takes; None where none was asked for.
+        front: of a pair of goals, the trials than which none was better in both; else None.
         examples_unit: what `examples_to_target` counts; of a table also `tokens`, `epochs`.
         warnings: everything a careful reader should know before trusting the numbers.
     """
@@ -395,4 +396,5 @@ class Verdict:
     unit: str = ""
     search_cost: SearchCost | None = None
     schedule: ScheduleVerdict | None = None
+    front: str | None = None
     schema_version: int = SCHEMA_VERSION

@@ -63,7 +63,7 @@ def after(config: SweepConfig, known: Known, used: int | None) -> list[str]:
     front = [t for t in ran if not any(_better(w, worths[t.trial_id]) for w in worths.values())]
     told = {t.batch_size: learning_rate(t.learning_rate) for t in front}
     named = ", ".join(f"{size} at {rate}" for size, rate in sorted(told.items()))
-    return [f"None was better in both {goals[0]} and {goals[1]} than: {named}."]
+    return [f"Pareto set of {goals[0]} and {goals[1]}, batch size at learning rate: {named}."]
 
 
 def _better(one: Sequence[float], other: Sequence[float]) -> bool:

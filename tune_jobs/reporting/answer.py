@@ -142,11 +142,12 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
 
 
 def with_search_cost(verdict: Verdict, config: SweepConfig, known: Known) -> Verdict:
-    """The verdict, and what its search cost."""
+    """The verdict, what its search cost, and what a search for a pair of goals is for."""
     told = way_of(config).after(config, known, verdict.use.batch_size if verdict.use else None)
+    front = told.pop(0) if config.second_goal and told else None
     rows = verdict.per_batch_size
     cost = search_cost(config.search, config.compared_by, known.trials, rows, told)
-    return replace(verdict, search_cost=cost)
+    return replace(verdict, search_cost=cost, front=front)
 
 
 def scheduled_of(

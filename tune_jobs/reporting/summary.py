@@ -25,6 +25,7 @@ def tags_of(verdict: Verdict) -> dict[str, str]:
         "metric": verdict.metric,
         "mode": verdict.mode,
         "schedule": verdict.schedule.sentence if verdict.schedule else None,
+        "front": verdict.front,
     }
     return {name: str(value) for name, value in known.items() if value is not None}
 
@@ -32,8 +33,8 @@ def tags_of(verdict: Verdict) -> dict[str, str]:
 def note_of(verdict: Verdict) -> str:
     """The answer first, its reasons after it, then the table."""
     schedule = verdict.schedule.sentence if verdict.schedule else None
-    told = [schedule, verdict.change, next_step(verdict, "`"), verdict.reason, verdict.limit_reason]
-    told += [*verdict.left_out, *verdict.warnings]
+    told = [verdict.front, schedule, verdict.change, next_step(verdict, "`"), verdict.reason]
+    told += [verdict.limit_reason, *verdict.left_out, *verdict.warnings]
     title, *rows = table_rows(verdict)
     lines = [title, ["---:"] * len(title), *rows]
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)

@@ -75,7 +75,14 @@ def lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
 def _sentences(verdict: Verdict) -> list[str]:
     """What could change it and what to do; what was left out; why; how the answer moves."""
     schedule = verdict.schedule.sentence if verdict.schedule else None
-    told = [schedule, verdict.change, next_step(verdict), _heading(verdict), *verdict.left_out]
+    told = [
+        verdict.front,
+        schedule,
+        verdict.change,
+        next_step(verdict),
+        _heading(verdict),
+        *verdict.left_out,
+    ]
     told += [verdict.reason, verdict.limit_reason, *verdict.warnings[:2]]
     told += [_by_target(verdict), _critical(verdict)]
     if verdict.search_cost is not None:

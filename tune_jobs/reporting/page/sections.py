@@ -43,6 +43,7 @@ def answer_box(verdict: Verdict) -> Markup:
         "div",
         element("p", verdict.answer, class_="first"),
         element("dl", *shown, class_="answer") if shown else None,
+        element("p", verdict.front) if verdict.front else None,
         _schedule(verdict),
         element("p", verdict.change, class_="reason") if verdict.change else None,
         element("p", element("code", following)) if following else None,
