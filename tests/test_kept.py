@@ -192,7 +192,7 @@ def test_an_idle_process_of_a_node_that_leaves_is_given_no_trial(
 
 @pytest.mark.slow
 def test_more_trials_than_an_experiment_takes_are_made_in_several(
-    two_places: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "EXPERIMENT_TRIALS", 4)
     monkeypatch.setattr(stages, "TRIALS_A_PLACE", 1)
