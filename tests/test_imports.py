@@ -24,7 +24,7 @@ FLOORS = (
     ("lightning_loop",),
     ("data", "store", "command_line"),
     ("workload_source",),
-    ("training", "holding"),
+    ("training", "holding", "interrupts"),
     ("measure", "tracking", "preparing"),
     ("reading",),
     ("judging",),
