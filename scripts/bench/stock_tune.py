@@ -67,7 +67,7 @@ def ours(folder: Path) -> Made:
     """The sweep as the command line makes it; what began and ended is heard beside."""
     from rich.console import Console
 
-    from tune_jobs import preparing, sweep
+    from tune_jobs import one_sweep, preparing
     from tune_jobs.command_line import Action
     from tune_jobs.planning.allowance import Allowance
     from tune_jobs.records import Begun, Measurement, TrialResult
@@ -86,7 +86,8 @@ def ours(folder: Path) -> Made:
     store.create()
     told = Watched(console), Allowance(None)
     uri = f"sqlite:///{folder}/mlflow.db"
-    sweep.sweep(sweep.Job(config, store, preparing.data(config), uri, console, Action(), *told))
+    job = one_sweep.Job(config, store, preparing.data(config), uri, console, Action(), *told)
+    one_sweep.sweep(job)
     trials = store.read_trials()
     return Made(
         "ours", len(trials), _slots(), heard[-1] - heard[0],
