@@ -91,8 +91,8 @@ def look_of(
         return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
     bound = verdict.use.regret_bound if verdict.use else None
     wide = settling.tightens and bound is not None and bound > WIDE
-    few = (seeds < ENOUGH or wide) and len(settling.batch_sizes) > 1
-    hopeless = settling.seeds is None and not few  # no number of seeds would settle it
+    tighter = len(settling.batch_sizes) > 1 and (seeds < ENOUGH or wide)
+    hopeless = settling.seeds is None and not tighter  # no number of seeds would settle it
     worth = False if hopeless else settling.worth_it
     rates = settling.rates if config.structured else ()
     return Look(

@@ -58,7 +58,8 @@ class Waiting(Callback):  # type: ignore[misc]
 
 def again(trial: str, reason: str) -> str:
     """`b16-lr0.002-s1 goes on from its last checkpoint, or begins again: NoReport: no ...`."""
-    return f"{trial} goes on from its last checkpoint, or begins again: {reason.splitlines()[0]}"
+    first = reason.partition("\n")[0]
+    return f"{trial} goes on from its last checkpoint, or begins again: {first}"
 
 
 def _asked(trial: Trial) -> Mapping[str, float]:
