@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scripts.bench.replay import STRATEGIES, Table, World, replayed, targets_of
+from tests import rows
+from tune_jobs.errors import UserError
 
 SIZES, BUDGET = (16, 64, 256), 20_000
 
@@ -19,7 +21,7 @@ SIZES, BUDGET = (16, 64, 256), 20_000
 def table(path: Path, power: float, seeds: Sequence[int] = (0, 1, 2), factor: float = 2.0) -> Table:
     """Runs whose error falls with the examples seen, fastest at a rate that grows as B^power, with
     fewer examples needed the smaller the batch is; the largest rates diverge."""
-    rows = []
+    made: list[tuple[object, ...]] = []
     chance = np.random.default_rng(0)
     for size in SIZES:
         best = 0.01 * (size / 64) ** power
@@ -32,12 +34,12 @@ def table(path: Path, power: float, seeds: Sequence[int] = (0, 1, 2), factor: fl
                     seen = k * BUDGET // 20
                     broken = diverges and k > 3
                     accuracy = 1 - min(0.9, 300 * slow / seen)
-                    rows.append((size, rate, seed, seen, None if broken else accuracy, broken))
+                    made.append((size, rate, seed, seen, None if broken else accuracy, broken))
                     if broken:
                         break
     names = ["batch_size", "learning_rate", "seed", "examples_seen", "val_accuracy", "diverged"]
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    pq.write_table(pa.table({"workload": ["made"] * len(rows), **columns}), path)
+    columns = dict(zip(names, zip(*made, strict=True), strict=True))
+    pq.write_table(pa.table({"workload": ["made"] * len(made), **columns}), path)
     return Table.read(path)
 
 
@@ -53,9 +55,17 @@ def test_the_projects_way_finds_the_best_cell_of_any_grid_of_rates(
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_ends_in_a_choice(tmp_path: Path, name: str) -> None:
     made = table(tmp_path / "made.parquet", 0.5, seeds=(4,))
-    found = replayed(made, name, targets_of(made)[1], 8.0, 1.0, 1)
+    profiles = [rows.profile(batch_size=s, micro_batch_size=s, step_seconds=8.0 + s) for s in SIZES]
+    noise = [rows.noise_scale(kind=kind, noise_scale=300.0) for kind in ("raw", "raw_average")]
+    found = replayed(made, name, targets_of(made)[1], 8.0, 1.0, 1, profiles, noise)
     assert found["runs"] > 3 and sum(found["batch_sizes"].values()) == 1
     assert 0 <= found["mean_regret"] < math.inf
+
+
+def test_a_way_that_goes_by_what_was_measured_says_so_where_nothing_was(tmp_path: Path) -> None:
+    made = table(tmp_path / "made.parquet", 0.5, seeds=(4,))
+    with pytest.raises(UserError, match="noise scale was not measured"):
+        replayed(made, "by-theory", targets_of(made)[1], 8.0, 1.0, 1)
 
 
 def test_what_a_table_says_of_a_rate_is_kept(tmp_path: Path) -> None:

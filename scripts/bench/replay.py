@@ -44,7 +44,7 @@ from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.choosing import score
 from tune_jobs.reading.sweep_runs import crossing, runs_of_sweep, searched_runs
-from tune_jobs.records import Look, Measurement, TrialResult
+from tune_jobs.records import BatchSizeProfile, Look, Measurement, NoiseScale, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
 
 NEAR = 0.05
@@ -123,6 +123,8 @@ class World:
     a: float
     b: float
     chance: np.random.Generator
+    profiles: Sequence[BatchSizeProfile] = ()
+    noise: Sequence[NoiseScale] = ()
     spent: float = 0.0
     bound: float | None = None
     asked: list[tuple[Cell, float]] = field(default_factory=list)
@@ -205,7 +207,8 @@ class World:
 
     def known(self) -> Known:
         cost = {size: self.seconds(size, 1.0) for size in self.table.sizes}
-        return Known([t for t in self.trials if t.stage == "search"], self.curves, (), cost)
+        trials = [t for t in self.trials if t.stage == "search"]
+        return Known(trials, self.curves, (), cost, self.profiles, self.noise)
 
     def to_confirm(self) -> dict[int, float]:
         """Base learning rates of the confirm runs, as the table has them; by the model's ways."""
@@ -262,11 +265,13 @@ class Chosen:
 
 
 def by(way: str) -> Callable[[World], Chosen]:
-    """A way of `--search`, one run after the other, and the project's judge."""
+    """A way of `--search`, one run after the other, and the project's judge. Raises UserError where
+    it goes by what was measured, and nothing was."""
 
     def strategy(world: World) -> Chosen:
         config = world.config = replace(world.config, search=way)
         sizes = world.table.sizes
+        way_of(config).told(config, sizes, world.known())
         search(world, lambda: way_of(config).propose(config, sizes, world.known()))
         looks: list[Look] = []
         step, made = Step(look=True), -1
@@ -414,7 +419,8 @@ STRATEGIES: dict[str, Callable[[World], Chosen]] = {
     "ours": by("structured"), "stock": stock, "random": random, "grid": grid,
     "one-epoch": one_epoch,
 }  # fmt: skip
-REPLAYED = ("tpe", "random", "grid", "rules", "evolution")  # ways that need nothing measured
+# The last needs the noise scale, which a table does not tell.
+REPLAYED = ("tpe", "random", "grid", "rules", "evolution", "theory")
 STRATEGIES |= {f"by-{way}": by(way) for way in REPLAYED}
 SUBJECTS = ("ours", "stock", "random", "grid", "one-epoch")
 
@@ -444,21 +450,35 @@ class Truth:
         return self.regret(cell) <= max(math.log1p(NEAR), self.error)
 
 
+def dealt(table: Table, repeat: int) -> np.random.Generator:
+    """What a repeat draws from: the same for all strategies."""
+    return np.random.default_rng([repeat, len(table.sizes)])
+
+
 def replayed(
-    table: Table, name: str, target: float, a: float, b: float, repeats: int
+    table: Table,
+    name: str,
+    target: float,
+    a: float,
+    b: float,
+    repeats: int,
+    profiles: Sequence[BatchSizeProfile] = (),
+    noise: Sequence[NoiseScale] = (),
 ) -> dict[str, Any]:
-    """One strategy on one table at one target."""
+    """One strategy on one table at one target; `profiles` and `noise` are what was measured."""
     truth = Truth.of(table, target, a, b)
     spent, first, regrets, held, good = [], [], [], [], []
     runs, sizes, seconds = [], [], []
+    rates: dict[int, list[float]] = {}
     for repeat in range(repeats):
-        world = World(table, target, a, b, np.random.default_rng([repeat, len(table.sizes)]))
+        world = World(table, target, a, b, dealt(table, repeat), profiles, noise)
         chosen = STRATEGIES[name](world)
         cell = chosen.cell
         regret = truth.regret(cell)
         spent.append(world.spent)
         runs.append(len(world.trials))
         sizes.append(cell[0])
+        rates.setdefault(cell[0], []).append(table.rates[cell[0]][cell[1]])
         seconds.append(sum(t.train_seconds for t in world.trials))
         first.append(next((at for asked, at in world.asked if truth.good(asked)), world.spent))
         regrets.append(min(regret, 10.0))
@@ -472,8 +492,9 @@ def replayed(
         "strategy": name,
         "repeats": repeats,
         "runs": round(float(np.mean(runs)), 1),
-        "seconds": round(float(np.mean(seconds))),
+        "seconds": round(float(np.mean(seconds)), 1),
         "batch_sizes": {str(s): sizes.count(s) for s in sorted(set(sizes))},
+        "learning_rates": {str(s): float(np.median(rates[s])) for s in sorted(rates)},
         "examples_total": round(float(np.mean(spent))),
         "examples_to_5_percent": round(float(np.mean(first))),
         "mean_regret": round(float(np.expm1(np.mean(regrets))), 4),

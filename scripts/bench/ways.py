@@ -1,194 +1,246 @@
 """Every way to choose a batch size on the same workloads: what it cost, and how far off it was.
 
-    python scripts/bench/ways.py OUT.json [--tables A.parquet,B.parquet] [--repeats 50]
-        [--workloads digits,mnist] [--sweeps 3] [--ways a,b]
+    python scripts/bench/ways.py OUT.json [--tables FOLDER] [--repeats 20] [--sweeps 3]
+        [--workloads a,b] [--ways a,b]
 
-Ways that need recorded runs alone are replayed on tables of `tabulate.py`, through the project's
-planning and judging, a at 8 b and the middle one of the table's targets; regret is over the best
-cell in truth. The others, and `structured` beside them, are whole sweeps in processes of their own,
-the ways interleaved over the repeats; there the truth is the best that any of them found: the least
-median time to target of a confirmed batch size.
+Each workload has a table of recorded runs (tabulate.py), made in FOLDER where it is missing. What
+an update costs on this machine, and the noise scale, are measured once. Ways that need no more are
+replayed on the table through the project's planning and judging. The others are whole sweeps of the
+same workload in processes of their own, interleaved over the repeats. All get the same trials,
+seeds and target (the middle one of the table's), and in each repeat the same middle of the range of
+rates. Regret is what the chosen cell (batch size and rate) takes over the best cell, both by the
+table and by the seconds of this machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from scripts.bench.replay import REPLAYED, Table, replayed, targets_of
+from scripts.bench import tabulate
+from scripts.bench.replay import (
+    REPLAYED,
+    SEEDS,
+    TRIALS,
+    Table,
+    Truth,
+    World,
+    dealt,
+    replayed,
+    targets_of,
+)
 from tune_jobs import environment
+from tune_jobs.judging.speed import line_of_step_seconds
 from tune_jobs.planning.ways import WAYS
+from tune_jobs.records import BatchSizeProfile, NoiseScale
 from tune_jobs.store import SweepStore
+from tune_jobs.workload import Workload, accuracy, cross_entropy
 
-WORKLOADS = {
-    "digits": ("--data", "digits", "--model", "mlp", "--batch-sizes", "8,16,32,64,128,256"),
-    "mnist": (),
+SUBJECTS = {  # tables, and what a sweep of the same is told
+    "digits-mlp-adam": ("--data", "digits", "--model", "mlp"),
+    "mnist10k-cnn-adam": ("--workload", "scripts/bench/ways.py:mnist10k"),
 }
-TRIALS = {"digits": 12, "mnist": 18}
-SWEPT = [way for way in WAYS if way not in REPLAYED]
+SWEPT = [way for way in WAYS if way not in (*REPLAYED, "structured")]
 
 
-def sweep(way: str, workload: str, seed: int, folder: Path) -> dict[str, Any]:
-    """One sweep; what it did and answered."""
-    name = f"{way}-{workload}-{seed}"
-    (toml := folder / f"{name}.toml").write_text(f"seed = {100 * seed}\n")
+def mnist10k() -> Workload:
+    """The table's own data and network."""
+    train, validation = tabulate.mnist10k()
+    return Workload(
+        name="mnist10k",
+        build=tabulate.TinyCNN,
+        train=tuple(train),
+        validation=tuple(validation),
+        loss=cross_entropy,
+        metric=accuracy,
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A workload: its recorded runs, and what was measured of it on this machine; `line` is the
+    seconds of an update, a + b B."""
+
+    name: str
+    table: Table
+    target: float
+    profiles: list[BatchSizeProfile]
+    noise: list[NoiseScale]
+    line: tuple[float, float]
+
+    def regret(self, size: int, rate: float) -> float | None:
+        """Of the recorded cell of this batch size with the nearest rate; None where none is."""
+        rates = self.table.rates.get(size)
+        if rates is None:
+            return None
+        cell = size, min(range(len(rates)), key=lambda i: abs(math.log(rates[i] / rate)))
+        return math.expm1(Truth.of(self.table, self.target, *self.line).regret(cell))
+
+
+def measured(name: str, tables: Path, folder: Path) -> Subject:
+    """The workload's table, made where it is missing, and what `--only measure` says of it."""
+    path = tables / f"{name}.parquet"
+    if not path.exists():
+        command = [sys.executable, str(ROOT / "scripts/bench/tabulate.py"), str(tables), name]
+        subprocess.run(command, cwd=ROOT, check=True)
+    table = Table.read(path)
+    ended = swept(name, table, "costs", folder, {}, "--only", "measure")
+    if ended.returncode:
+        raise SystemExit(ended.stdout + ended.stderr)
+    store = SweepStore.open(str(folder), "costs-" + name)
+    profiles, noise = store.read_profiles(), store.read_noise_scale()
+    line = line_of_step_seconds({}, profiles)
+    assert line is not None, "two batch sizes at least give a line"
+    return Subject(name, table, targets_of(table)[1], profiles, noise, (line.intercept, line.slope))
+
+
+def swept(
+    name: str, table: Table, run: str, folder: Path, said: dict[str, Any], *more: str
+) -> subprocess.CompletedProcess[str]:
+    """A sweep of the table's workload, its own process; `said` goes into its TOML."""
+    said |= {"budget_examples": table.budget, "target": targets_of(table)[1]}
+    toml = folder / f"{run}-{name}.toml"
+    toml.write_text("".join(f"{key} = {value}\n" for key, value in said.items()))
+    sizes = ",".join(map(str, table.sizes))
     command = [
-        sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), "--search", way, "--name", name,
-        "--runs-dir", str(folder), "--config", str(toml), "--trials", str(TRIALS[workload]),
-        "--tracking-uri", f"sqlite:///{folder}/mlflow.db", *WORKLOADS[workload],
+        sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), "--name", f"{run}-{name}",
+        "--runs-dir", str(folder), "--config", str(toml), "--batch-sizes", sizes,
+        "--tracking-uri", f"sqlite:///{folder}/mlflow.db", *SUBJECTS[name], *more,
     ]  # fmt: skip
-    began = time.monotonic()
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    found: dict[str, Any] = {"way": way, "workload": workload, "seed": seed}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def sweep(way: str, on: Subject, repeat: int, folder: Path) -> dict[str, Any]:
+    """One sweep; what it did and answered."""
+    world = World(on.table, on.target, *on.line, dealt(on.table, repeat))
+    said = {"seed": 100 * repeat, "base_learning_rate": world.config.base_learning_rate}
+    said |= {"trials": TRIALS, "seeds": SEEDS}
+    began, run = time.monotonic(), f"{way}-{repeat}"
+    ended = swept(on.name, on.table, run, folder, said, "--search", way)
+    found: dict[str, Any] = {"way": way, "workload": on.name, "repeat": repeat}
     found |= {"status": ended.returncode, "wall_seconds": time.monotonic() - began}
-    store = SweepStore.open(str(folder), name)
+    store = SweepStore.open(str(folder), f"{run}-{on.name}")
     if ended.returncode or not store.verdict.exists():
         return found | {"error": (ended.stdout + ended.stderr)[-2000:]}
-    return found | told(store)
+    found |= told(store)
+    return found | {"regret": on.regret(found["batch_size"], found["learning_rate"])}
 
 
 def told(store: SweepStore) -> dict[str, Any]:
     """What a sweep's folder says."""
     (verdict,) = json.loads(store.verdict.read_text())
-    trials, use = store.read_trials(), verdict["use"] or {}
-    confirmed = [t for t in trials if t.stage == "confirm"]
-    times: dict[str, list[float | None]] = {}
-    for t in confirmed:
-        times.setdefault(str(t.batch_size), []).append(t.time_to_target_seconds)
-    cost = verdict["search_cost"] or {}
+    trials, use = store.read_trials(), verdict["use"]
     return {
         "answer": verdict["answer"],
-        "verdict": verdict["status"],
-        "search_trials": sum(t.stage == "search" for t in trials),
-        "confirm_runs": len(confirmed),
+        "runs": len(trials),
         "examples": sum(t.examples_seen for t in trials),
-        "device_seconds": sum(t.wall_time_seconds for t in trials),
-        "batch_size": use.get("batch_size"),
-        "learning_rate": use.get("learning_rate"),
-        "regret_bound": use.get("regret_bound"),
-        "blind_batch_size": cost.get("blind_batch_size"),
-        "blind_regret": cost.get("blind_regret"),
-        "said": cost.get("sentence"),
+        "seconds": sum(t.train_seconds or 0.0 for t in trials),
+        "batch_size": use["batch_size"],
+        "learning_rate": use["learning_rate"],
+        "regret_bound": use["regret_bound"],
         "schedule": (verdict["schedule"] or {}).get("sentence"),
-        "times": times,
     }
 
 
-def median_time(row: dict[str, Any]) -> float | None:
-    """Of the confirm runs of the batch size that a sweep says to use."""
-    known = [t for t in row.get("times", {}).get(str(row.get("batch_size")), []) if t]
-    return statistics.median(known) if known else None
-
-
-def with_regret(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each sweep with what its answer takes over the best answer of its workload, pooled over its
-    way's repeats so that one lucky sweep is not the truth."""
-    medians: dict[tuple[str, Any], list[float]] = {}
-    for row in rows:
-        for size, times in row.get("times", {}).items():
-            reached = [t for t in times if t]
-            if 2 * len(reached) > len(times):
-                medians.setdefault((row["workload"], size), []).append(statistics.median(reached))
-    found = []
-    for row in rows:
-        best = min(
-            (statistics.median(v) for (w, _), v in medians.items() if w == row["workload"]),
-            default=None,
-        )
-        mine = median_time(row)
-        found.append(row | {"regret": mine / best - 1 if mine and best else None})
-    return found
-
-
 HEAD = """\
-| workload | way | sweeps | runs | examples | seconds of training | batch sizes | regret |
+| workload | way | repeats | trials | examples | device seconds | batch size at rate | regret |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def swept_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The README's table of whole sweeps, a row for each workload and way."""
-    lines = []
-    for workload in dict.fromkeys(row["workload"] for row in rows):
-        for way in dict.fromkeys(row["way"] for row in rows):
-            mine = [r for r in rows if (r["workload"], r["way"]) == (workload, way)]
-            ended = [r for r in mine if "batch_size" in r]
-            if not ended:
-                lines.append(f"| {workload} | `{way}` | {len(mine)}, failed | | | | | |")
-                continue
-            runs = [r["search_trials"] + r["confirm_runs"] for r in ended]
-            examples, seconds = ([r[k] for r in ended] for k in ("examples", "device_seconds"))
-            sizes = [r["batch_size"] for r in ended]
-            regrets = [r["regret"] for r in ended if r["regret"] is not None]
-            lines.append(_line(workload, way, len(ended), runs, examples, seconds,
-                               {str(s): sizes.count(s) for s in sizes}, regrets))  # fmt: skip
-    return lines
+def swept_line(workload: str, way: str, rows: list[dict[str, Any]]) -> str:
+    """The README's row of whole sweeps; means, as of what is replayed."""
+    ended = [r for r in rows if "answer" in r]
+    if not ended:
+        return f"| {workload} | `{way}` | {len(rows)}, failed | | | | | |"
+    middle = [statistics.mean(r[key] for r in ended) for key in ("runs", "examples", "seconds")]
+    rates: dict[int, list[float]] = {}
+    for row in ended:
+        rates.setdefault(row["batch_size"], []).append(row["learning_rate"])
+    chosen = [(size, len(of), statistics.median(of)) for size, of in rates.items()]
+    regrets = [math.log1p(r["regret"]) for r in ended if r["regret"] is not None]
+    regret = math.expm1(statistics.mean(regrets)) if regrets else None
+    return _line(workload, way, f"{len(ended)} sweeps", middle, chosen, regret)
 
 
-def replayed_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """The same of what was replayed; seconds are those of the table's step line."""
-    return [
-        _line(r["workload"], r["strategy"].replace("by-", "").replace("ours", "structured"),
-              r["repeats"], [r["runs"]], [r["examples_total"]], [r["seconds"] / 1000],
-              r["batch_sizes"], [r["mean_regret"]])
-        for r in rows
-    ]  # fmt: skip
+def replayed_line(row: dict[str, Any]) -> str:
+    """The same of what was replayed."""
+    way = row["strategy"].replace("by-", "").replace("ours", "structured")
+    middle = [row["runs"], row["examples_total"], row["seconds"]]
+    chosen = [
+        (int(size), times, row["learning_rates"][size])
+        for size, times in row["batch_sizes"].items()
+    ]
+    return _line(row["workload"], way, str(row["repeats"]), middle, chosen, row["mean_regret"])
 
 
 def _line(
     workload: str,
     way: str,
-    sweeps: int,
-    runs: list[float],
-    examples: list[float],
-    seconds: list[float],
-    sizes: dict[str, int],
-    regrets: list[float],
+    repeats: str,
+    middle: list[float],
+    chosen: list[tuple[int, int, float]],
+    regret: float | None,
 ) -> str:
-    middle = [f"{statistics.median(of):,.0f}" for of in (runs, examples, seconds)]
-    named = ", ".join(f"{size} ({times})" for size, times in sizes.items())
-    regret = f"{statistics.mean(regrets):.0%}" if regrets else "-"
-    return f"| {workload} | `{way}` | {sweeps} | {' | '.join(middle)} | {named} | {regret} |"
+    numbers = f"{middle[0]:.0f} | {middle[1]:,.0f} | {middle[2]:.0f}"
+    ordered = sorted(chosen, key=lambda of: -of[1])
+    named = ", ".join(f"{size} at {rate:.2g} ({times})" for size, times, rate in ordered)
+    over = "-" if regret is None else f"{regret:.0%}"
+    return f"| {workload} | `{way}` | {repeats} | {numbers} | {named} | {over} |"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tables", default="", help="of scripts/bench/tabulate.py")
-    parser.add_argument("--repeats", type=int, default=50, help="of a way on a table")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="of whole sweeps")
-    parser.add_argument("--sweeps", type=int, default=3, help="of a way on a workload")
+    parser.add_argument("--tables", type=Path, default=ROOT / ".data" / "tables")
+    parser.add_argument("--repeats", type=int, default=20, help="of a way on a table")
+    parser.add_argument("--workloads", default=",".join(SUBJECTS))
+    parser.add_argument("--sweeps", type=int, default=3, help="of a way that is not replayed")
     parser.add_argument("--ways", default=",".join(SWEPT), help="of whole sweeps")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"environment": environment.describe(ROOT), "replayed": []}
-    for path in filter(None, asked.tables.split(",")):
-        on = Table.read(Path(path))
-        for name in ["ours", *(f"by-{way}" for way in REPLAYED)]:
-            row = replayed(on, name, targets_of(on)[1], 8.0, 1.0, asked.repeats)
-            found["replayed"].append(row)
-            print(json.dumps(row), flush=True)
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(asked.sweeps):
-            for workload in asked.workloads.split(","):
-                for way in asked.ways.split(","):
-                    row = sweep(way, workload, seed, Path(folder))
-                    rows.append(row)
-                    print(f"{way} {workload} {seed}: {row['wall_seconds']:.0f} s, "
-                          f"{row.get('answer', 'failed')} {row.get('schedule') or ''}",
-                          flush=True)  # fmt: skip
-                    asked.out.write_text(json.dumps(found | {"sweeps": with_regret(rows)}) + "\n")
-    asked.out.write_text(json.dumps(found | {"sweeps": with_regret(rows)}, indent=1) + "\n")
-    print("\n".join([HEAD, *replayed_lines(found["replayed"]), *swept_lines(with_regret(rows))]))
+    found: dict[str, Any] = {"environment": environment.describe(ROOT)}
+    found |= {"lines": {}, "replayed": [], "sweeps": []}
+    began = time.monotonic()
+
+    def keep(list_of: str, row: dict[str, Any]) -> None:
+        found[list_of].append(row)
+        found["seconds"] = round(time.monotonic() - began)
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+        print(json.dumps(row), flush=True)
+
+    with tempfile.TemporaryDirectory() as at:
+        folder, names = Path(at), asked.workloads.split(",")
+        subjects = [measured(name, asked.tables, folder) for name in names]
+        found["lines"] = {on.name: on.line for on in subjects}
+        for on in subjects:
+            for way in ["ours", *(f"by-{way}" for way in REPLAYED)]:
+                made = replayed(
+                    on.table, way, on.target, *on.line, asked.repeats, on.profiles, on.noise
+                )
+                keep("replayed", made)
+        for repeat in range(asked.sweeps):
+            for on in subjects:
+                for way in filter(None, asked.ways.split(",")):
+                    keep("sweeps", sweep(way, on, repeat, folder))
+    print(HEAD)
+    for name in names:
+        for row in found["replayed"]:
+            if row["workload"] == name:
+                print(replayed_line(row))
+        for way in dict.fromkeys(row["way"] for row in found["sweeps"]):
+            of = [r for r in found["sweeps"] if (r["way"], r["workload"]) == (way, name)]
+            print(swept_line(name, way, of))
     return 0
 
 
