@@ -49,6 +49,8 @@ from tune_jobs.errors import unknown_name
 from tune_jobs.training import allocator
 from tune_jobs.training.scaling import scaled_learning_rate
 from tune_jobs.training.schedule import updates_for
+from tune_jobs.workload import Workload as Swept
+from tune_jobs.workload import accuracy, cross_entropy
 
 BATCH_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 RATE_FACTORS = tuple(2.0**k for k in range(-4, 5))
@@ -139,6 +141,12 @@ class TinyCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = torch.flatten(F.relu(self.convolution(images)), 1)
         return self.output(F.relu(self.hidden(x)))  # type: ignore[no-any-return]
+
+
+def mnist10k_workload() -> Swept:
+    """The same data and network for a sweep: `--workload scripts/bench/tabulate.py:...`."""
+    train, validation = (tuple(part) for part in mnist10k())
+    return Swept("mnist10k", TinyCNN, train, cross_entropy, accuracy, validation=validation)
 
 
 class TinyTransformer(nn.Module):

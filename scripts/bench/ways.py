@@ -6,7 +6,7 @@
 Each workload has a table of recorded runs (tabulate.py), made in FOLDER where it is missing. What
 an update costs on this machine, and the noise scale, are measured once. Ways that need no more are
 replayed on the table through the project's planning and judging. The others are whole sweeps of the
-same workload in processes of their own, interleaved over the repeats. All get the same trials,
+same workload in processes of their own, each from there on, interleaved over the repeats. All get the same trials,
 seeds and target (the middle one of the table's), and in each repeat the same middle of the range of
 rates. Regret is what the chosen cell (batch size and rate) takes over the best cell, both by the
 table and by the seconds of this machine.
@@ -17,19 +17,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)
 
-from scripts.bench import tabulate
 from scripts.bench.replay import (
     REPLAYED,
     SEEDS,
@@ -46,26 +46,12 @@ from tune_jobs.judging.speed import line_of_step_seconds
 from tune_jobs.planning.ways import WAYS
 from tune_jobs.records import BatchSizeProfile, NoiseScale
 from tune_jobs.store import SweepStore
-from tune_jobs.workload import Workload, accuracy, cross_entropy
 
 SUBJECTS = {  # tables, and what a sweep of the same is told
     "digits-mlp-adam": ("--data", "digits", "--model", "mlp"),
-    "mnist10k-cnn-adam": ("--workload", "scripts/bench/ways.py:mnist10k"),
+    "mnist10k-cnn-adam": ("--workload", "scripts/bench/tabulate.py:mnist10k_workload"),
 }
 SWEPT = [way for way in WAYS if way not in (*REPLAYED, "structured")]
-
-
-def mnist10k() -> Workload:
-    """The table's own data and network."""
-    train, validation = tabulate.mnist10k()
-    return Workload(
-        name="mnist10k",
-        build=tabulate.TinyCNN,
-        train=tuple(train),
-        validation=tuple(validation),
-        loss=cross_entropy,
-        metric=accuracy,
-    )
 
 
 @dataclass(frozen=True)
@@ -96,42 +82,45 @@ def measured(name: str, tables: Path, folder: Path) -> Subject:
         command = [sys.executable, str(ROOT / "scripts/bench/tabulate.py"), str(tables), name]
         subprocess.run(command, cwd=ROOT, check=True)
     table = Table.read(path)
-    ended = swept(name, table, "costs", folder, {}, "--only", "measure")
+    target, toml = targets_of(table)[1], folder / f"{name}.toml"
+    toml.write_text(
+        f"target = {target}\nbudget_examples = {table.budget}\ntrials = {TRIALS}\n"
+        f"seeds = {SEEDS}\nbatch_sizes = {list(table.sizes)}\n"
+    )
+    ended = swept(name, folder, "--config", str(toml), "--only", "measure", *SUBJECTS[name])
     if ended.returncode:
         raise SystemExit(ended.stdout + ended.stderr)
-    store = SweepStore.open(str(folder), "costs-" + name)
+    store = SweepStore.open(str(folder), name)
     profiles, noise = store.read_profiles(), store.read_noise_scale()
     line = line_of_step_seconds({}, profiles)
     assert line is not None, "two batch sizes at least give a line"
-    return Subject(name, table, targets_of(table)[1], profiles, noise, (line.intercept, line.slope))
+    return Subject(name, table, target, profiles, noise, (line.intercept, line.slope))
 
 
-def swept(
-    name: str, table: Table, run: str, folder: Path, said: dict[str, Any], *more: str
-) -> subprocess.CompletedProcess[str]:
-    """A sweep of the table's workload, its own process; `said` goes into its TOML."""
-    said |= {"budget_examples": table.budget, "target": targets_of(table)[1]}
-    toml = folder / f"{run}-{name}.toml"
-    toml.write_text("".join(f"{key} = {value}\n" for key, value in said.items()))
-    sizes = ",".join(map(str, table.sizes))
+def swept(name: str, folder: Path, *said: str) -> subprocess.CompletedProcess[str]:
+    """A sweep in its own process."""
     command = [
-        sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), "--name", f"{run}-{name}",
-        "--runs-dir", str(folder), "--config", str(toml), "--batch-sizes", sizes,
-        "--tracking-uri", f"sqlite:///{folder}/mlflow.db", *SUBJECTS[name], *more,
+        sys.executable, str(ROOT / "tune_jobs" / "sweep.py"), "--name", name,
+        "--runs-dir", str(folder), "--tracking-uri", f"sqlite:///{folder}/mlflow.db", *said,
     ]  # fmt: skip
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def sweep(way: str, on: Subject, repeat: int, folder: Path) -> dict[str, Any]:
-    """One sweep; what it did and answered."""
+    """One sweep, from what was measured on; what it did and answered."""
     world = World(on.table, on.target, *on.line, dealt(on.table, repeat))
-    said = {"seed": 100 * repeat, "base_learning_rate": world.config.base_learning_rate}
-    said |= {"trials": TRIALS, "seeds": SEEDS}
-    began, run = time.monotonic(), f"{way}-{repeat}"
-    ended = swept(on.name, on.table, run, folder, said, "--search", way)
+    name = f"{on.name}-{way}-{repeat}"
+    own = shutil.ignore_patterns("ray", "mlflow.json")
+    shutil.copytree(folder / on.name, folder / name, ignore=own)
+    store = SweepStore.open(str(folder), name)
+    base = world.config.base_learning_rate
+    store.write_config(replace(
+        store.read_config(), name=name, search=way, seed=100 * repeat, base_learning_rate=base
+    ))  # fmt: skip
+    began = time.monotonic()
+    ended = swept(name, folder, "--resume")
     found: dict[str, Any] = {"way": way, "workload": on.name, "repeat": repeat}
     found |= {"status": ended.returncode, "wall_seconds": time.monotonic() - began}
-    store = SweepStore.open(str(folder), f"{run}-{on.name}")
     if ended.returncode or not store.verdict.exists():
         return found | {"error": (ended.stdout + ended.stderr)[-2000:]}
     found |= told(store)
@@ -193,7 +182,7 @@ def _line(
     chosen: list[tuple[int, int, float]],
     regret: float | None,
 ) -> str:
-    numbers = f"{middle[0]:.0f} | {middle[1]:,.0f} | {middle[2]:.0f}"
+    numbers = f"{middle[0]:.0f} | {middle[1]:,.0f} | {middle[2]:.1f}"
     ordered = sorted(chosen, key=lambda of: -of[1])
     named = ", ".join(f"{size} at {rate:.2g} ({times})" for size, times, rate in ordered)
     over = "-" if regret is None else f"{regret:.0%}"
