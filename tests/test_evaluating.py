@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -58,23 +59,37 @@ class Graded:
 
 
 def test_what_was_wrong_the_last_time_is_looked_at_first() -> None:
-    """Eleven wrong of 100 are too many for 0.9. Told is of the part that stands for all."""
-    graded, every_fifth = Graded().graded("max"), range(0, 100, 5)
+    """Eleven wrong of 100 are too many for 0.9. Told is of the fifth that stands for all."""
+    graded, every_fourth = Graded().graded("max"), range(0, 100, 4)
     aim = Aim.at(0.9, graded.split)
-    told = Evaluation(0.2, 0.8, 20)
-    assert graded(every_fifth, aim, 20) == told
-    assert graded.looked == 60
-    assert graded(every_fifth, aim, 20) == told
-    assert graded.looked == 30  # four wrong in the first 20, eight that are known in the next ten
-    assert not reaches(graded(every_fifth, aim, 0).metric, 0.9, "max")
+    assert graded(every_fourth, aim, 5) == Evaluation(0.25, 0.75, 20)
+    assert graded.looked == 40  # five wrong in the first 20, three in each ten of the others
+    assert graded(every_fourth, aim, 5).examples == 20
+    assert graded.looked == 30  # four wrong in the first 20, nine that are known in the next ten
+    assert not reaches(graded(every_fourth, aim).metric, 0.9, "max")
     assert graded.looked == 20
+
+
+@given(st.sets(st.integers(0, 99)), st.integers(2, 10))
+def test_the_part_that_is_shown_has_as_many_of_what_was_wrong_as_all(
+    wrong: set[int], every: int
+) -> None:
+    graded = Graded().graded("max")
+    aim = Aim.at(1.0, graded.split)
+    graded(wrong)
+    aim.note(np.arange(100), graded.wrong.float())
+    order, shown = aim.order(every)
+    assert sorted(order) == list(range(100))
+    assert abs(len(wrong.intersection(order[:shown].tolist())) - len(wrong) / every) <= 1
 
 
 def test_a_part_that_would_reach_the_target_misses_it_as_all_do_by_what_is_known() -> None:
     graded = Graded().graded("max")
     aim = Aim.at(0.9, graded.split)
-    assert graded(range(60, 80), aim, 20) == Evaluation(0.0, 0.8, 20)  # twenty wrong after 80
-    assert graded(range(69, 80), aim, 20) == Evaluation(0.0, 0.89, 20)
+    unseen = [k for k in range(60, 90) if k % 5 != 2]
+    assert graded(unseen[:20], aim, 5) == Evaluation(0.0, 0.88, 20)  # twelve wrong after 80
+    aim = Aim.at(0.9, graded.split)
+    assert graded(unseen[9:20], aim, 5) == Evaluation(0.0, 0.89, 20)
 
 
 def test_a_metric_whose_best_value_is_not_known_is_seen_to_the_end() -> None:
@@ -82,7 +97,7 @@ def test_a_metric_whose_best_value_is_not_known_is_seen_to_the_end() -> None:
     workload = graded.evaluate.workload
     assert isinstance(workload.metric, Metric)
     graded.evaluate.workload = replace(workload, metric=replace(workload.metric, best=None))
-    assert graded(range(50), Aim.at(0.9, graded.split), 20) == Evaluation(0.5, 0.5, 100)
+    assert graded(range(50), Aim.at(0.9, graded.split), 5) == Evaluation(0.5, 0.5, 100)
 
 
 @given(
@@ -92,16 +107,17 @@ def test_a_metric_whose_best_value_is_not_known_is_seen_to_the_end() -> None:
     st.sampled_from(["max", "min"]),
 )
 def test_whatever_was_seen_before_the_target_is_missed_where_the_whole_misses_it(
-    times: list[set[int]], shown: int, most: int, mode: str
+    times: list[set[int]], every: int, most: int, mode: str
 ) -> None:
     graded = Graded().graded(mode)
     target = most / 100
     aim = Aim.at(target, graded.split)
     for wrong in times:
         whole = graded(wrong)
-        told = graded(wrong, aim, shown)
+        told = graded(wrong, aim, every)
         assert reaches(told.metric, target, mode) == reaches(whole.metric, target, mode)
-        assert told == whole or told.examples <= max(shown, 1) + 9
+        shown = math.ceil(100 / every) if every else 1
+        assert told == whole or told.examples <= shown + 9
 
 
 def test_a_resumed_run_looks_at_the_same_examples_first(digits: Dataset) -> None:
@@ -120,9 +136,10 @@ def test_an_evaluation_ends_once_the_target_is_known_to_be_missed(digits: Datase
     whole = run.evaluate(run.validation)
     assert whole.examples == 300 and whole.metric < 0.5  # not trained yet
     aim = Aim.at(0.9, run.validation)
-    early = run.evaluate(run.validation, aim, shown=75)
+    early = run.evaluate(run.validation, aim, every=4)
     assert early.examples == 50 and early.metric < 0.9  # 31 wrong are too many
-    assert run.evaluate(run.validation, Aim.at(whole.metric, run.validation), shown=75) == whole
+    reached = run.evaluate(run.validation, Aim.at(whole.metric, run.validation), every=4)
+    assert reached == whole._replace(loss=pytest.approx(whole.loss))
 
 
 def test_ending_evaluations_early_changes_no_crossing_and_no_weight(

@@ -182,5 +182,22 @@ def test_once_the_target_is_reached_only_landmarks_are_evaluated(digits: Dataset
     assert easy[-1].val_metric == never[-1].val_metric
 
 
+def test_far_from_the_target_a_run_is_evaluated_at_its_rungs_and_once_an_octave(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that four times as much is missing takes twice the examples at the least."""
+    far = to_end(make(digits, target=0.98, learning_rate=3e-4))
+    monkeypatch.setattr("tune_jobs.training.loop.STEEPEST", math.inf)
+    every = to_end(make(digits, target=0.98, learning_rate=3e-4))
+    assert far[-1].val_metric == every[-1].val_metric
+    assert far[-1].examples_to_target == every[-1].examples_to_target
+    assert {r.examples_seen for r in far} < {r.examples_seen for r in every}
+    assert [r.rung for r in far if r.rung is not None] == [0]
+    for one, after in pairwise(far):
+        missing = (1 - (one.val_metric or 0.0)) / 0.02
+        skipped = [r for r in every if one.examples_seen < r.examples_seen < after.examples_seen]
+        assert all(r.examples_seen <= one.examples_seen * min(2.0, missing**0.5) for r in skipped)
+
+
 def test_pages_are_kept_where_the_allocator_is_glibc() -> None:
     assert allocator.keep_pages()

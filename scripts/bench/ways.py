@@ -6,10 +6,10 @@
 Each workload has a table of recorded runs (tabulate.py), made in FOLDER where it is missing. What
 an update costs on this machine, and the noise scale, are measured once. Ways that need no more are
 replayed on the table through the project's planning and judging. The others are whole sweeps of the
-same workload in processes of their own, each from there on, interleaved over the repeats. All get the same trials,
-seeds and target (the middle one of the table's), and in each repeat the same middle of the range of
-rates. Regret is what the chosen cell (batch size and rate) takes over the best cell, both by the
-table and by the seconds of this machine.
+same workload in processes of their own, each from there on, interleaved over the repeats. All get
+the same trials, seeds and target (the middle one of the table's), and in each repeat the same
+middle of the range of rates. Regret is what the chosen cell (batch size and rate) takes over the
+best cell, both by the table and by the seconds of this machine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Mean loss and metric over a split; of validation no more than tells whether the target is missed.
 
 An evaluation may end once too many examples fell short for the target, exactly as if all had been
-seen. So it begins with a part that stands for all, which the curve shows, and goes on with those
-whose loss was largest when they were last seen.
+seen. So it begins with a part that stands for all, which the curve shows: every so manieth example
+in the order of what they lost when they were last seen. It goes on with those that lost most.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tune_jobs.training.means import Mean, Once, per_example
 from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.workload import Batch, Workload, reaches
 
-SHOWN = 1 / 4  # of a split: a target that is missed is told after this part and the hardest ones
+EVERY = 6  # one example in so many stands for all: a target is missed after these and the hardest
 
 
 class Evaluation(NamedTuple):
@@ -49,12 +49,16 @@ class Aim:
     def at(cls, target: float, split: Split) -> Aim:
         return cls(target, np.full(len(split.indices), np.nan, np.float32))
 
-    def order(self, shown: int) -> Indices:
-        """Positions (n,): the first `shown`, then those of most loss; what was never seen is taken
-        to be like the mean."""
+    def order(self, every: int) -> tuple[Indices, int]:
+        """Positions (n,) by loss, the largest first, but for one in `every`, which come before all
+        others, and how many these are; what was never seen is taken to be like the mean."""
         seen = self.loss[~np.isnan(self.loss)]
-        loss = np.nan_to_num(self.loss[shown:], nan=seen.mean() if len(seen) else 0.0)
-        return np.concatenate([np.arange(shown), shown + np.argsort(-loss, kind="stable")])
+        loss = np.nan_to_num(self.loss, nan=seen.mean() if len(seen) else 0.0)
+        hardest = np.argsort(-loss, kind="stable")
+        if not every:
+            return hardest, 0
+        shown = np.arange(len(loss)) % every == every // 2
+        return np.concatenate([hardest[shown], hardest[~shown]]), int(shown.sum())
 
     def note(self, positions: Indices, losses: torch.Tensor) -> None:
         """The `losses` (b,) of the examples at the first b of these positions."""
@@ -75,17 +79,17 @@ class Evaluator:
         self.batch = devices.EVALUATION_BATCH[device.type]
 
     @torch.inference_mode()
-    def __call__(self, split: Split, aim: Aim | None = None, shown: int = 0) -> Evaluation:
-        """Mean loss and metric over a split. Where the target of `aim` is missed, over its first
-        `shown` examples at the most; their metric misses it too, by as little as is known if they
-        would reach it.
+    def __call__(self, split: Split, aim: Aim | None = None, every: int = 0) -> Evaluation:
+        """Mean loss and metric over a split. Where the target of `aim` is missed, over one example
+        in `every` at the most, of the first ones looked at if 0; their metric misses it too, by as
+        little as is known if they would reach it.
 
         Raises:
             MemoryError: not even one example fits.
         """
         while True:
             try:
-                return self._evaluate(split, aim, shown)
+                return self._evaluate(split, aim, every)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -93,14 +97,14 @@ class Evaluator:
                     raise MemoryError(f"while one example was evaluated: {error}") from error
             self.batch //= 2
 
-    def _evaluate(self, split: Split, aim: Aim | None, shown: int) -> Evaluation:
+    def _evaluate(self, split: Split, aim: Aim | None, every: int) -> Evaluation:
         self.model.eval()
         model, metric = Once(self.model), self.workload.metric
         loss, value, part = Mean(), Mean(), None
-        order = np.arange(len(split.indices)) if aim is None else aim.order(shown)
+        order, shown = (np.arange(len(split.indices)), 0) if aim is None else aim.order(every)
 
         def batches() -> Iterator[Batch]:
-            for batch in self._batches(split, order):
+            for batch in self._batches(split, order, shown):
                 model.forget()
                 losses = per_example(self.workload.loss(model, batch), "loss")
                 if aim is not None:
@@ -125,9 +129,12 @@ class Evaluator:
                 return part._replace(metric=worse(part.metric, most))
         return Evaluation(loss.mean, metric.finished(value.mean), value.examples)
 
-    def _batches(self, split: Split, order: Indices) -> Iterator[Batch]:
+    def _batches(self, split: Split, order: Indices, shown: int) -> Iterator[Batch]:
+        """Of `self.batch` examples each; none holds both of the first `shown` and of others."""
         indices = split.indices[order]
-        parts = ((at, indices[at : at + self.batch]) for at in range(0, len(indices), self.batch))
+        begins = [*range(0, shown, self.batch), *range(shown, len(indices), self.batch)]
+        ends = [*begins[1:], len(indices)]
+        parts = ((at, indices[at:end]) for at, end in zip(begins, ends, strict=True))
         stream = split.examples.stream(parts, self.seed)
         return (on_device(batch, self.device, self.workload.prepare) for batch in stream)
 

@@ -11,9 +11,9 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count, islice
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,14 +24,14 @@ from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
-from tune_jobs.training.evaluating import SHOWN, Aim, Evaluator
+from tune_jobs.training.evaluating import EVERY, Aim, Evaluator
 from tune_jobs.training.means import per_example
 from tune_jobs.training.precision import Precision
 from tune_jobs.training.segments import Course, Segment
 from tune_jobs.workload import Batch, Workload, reaches
 
 Weights = dict[str, torch.Tensor]
-FAR = 3.0  # times what may be missing at the target: to get there takes over half an octave
+STEEPEST = 2.0  # what is missing falls no faster than the examples grow to this power
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Report:
 
 @dataclass
 class Progress:
-    """Everything that changes while a run goes on, beside weights and random state. A run that is
-    `far` from its target at one evaluation does not reach it by the next."""
+    """Everything that changes while a run goes on, beside weights and random state. The target is
+    not reached before `soonest` updates."""
 
     updates: int = 0
     train_seconds: float = 0.0
@@ -114,7 +114,12 @@ class Progress:
     updates_to_target: int | None = None
     train_seconds_to_target: float | None = None
     energy_joules: float | None = None
-    far: bool = False
+    soonest: int = 0
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> Self:
+        """As kept, of an earlier version maybe, which knew other things."""
+        return cls(**{f.name: kept[f.name] for f in fields(cls) if f.name in kept})
 
 
 @dataclass
@@ -182,6 +187,7 @@ class TrainingRun:
         self.stops = tuple(sorted({*schedule.evaluation_updates(*planned), *extra}))
         self.ends_in_vain = next((s for s in self.stops if s >= most), self.stops[-1])
         self.landmarks = tuple(sorted({*schedule.landmark_updates(*planned), *extra}))
+        self.marked = {*extra, *map(self.course.updates_for, settings.rungs)}
         self.rung_at = {self.course.updates_for(r): k for k, r in enumerate(settings.rungs)}
 
     def advance(self) -> Report:
@@ -203,24 +209,27 @@ class TrainingRun:
     def _next_stop(self) -> int:
         """Updates at the next evaluation: fewer where the target was reached, or is far."""
         reached = self.progress.updates_to_target is not None
-        stops = self.landmarks if reached or self.progress.far else self.stops
-        stop = next(s for s in stops if s > self.progress.updates)
+        stops = self.landmarks if reached else self.stops
+        ahead = [s for s in stops if s > self.progress.updates]
+        soonest = 0 if reached else self.progress.soonest
+        after = [*ahead[1:], math.inf]
+        stop = next(s for s, n in zip(ahead, after, strict=True) if n > soonest or s in self.marked)
         return stop if reached else min(stop, self.ends_in_vain)
 
     def _evaluate_all(self, stop: int, snapshots: list[Snapshot]) -> dict[str, Any]:
         """Validation always; test and training sample at the end, and test at the marks asked.
 
-        Validation is whole where trials are compared by it; elsewhere it ends once it is known that
-        the target is not reached.
+        Validation is whole from the target on and at the end, and where trials that go on past the
+        target are compared; elsewhere it ends once it is known that the target is not reached.
         """
         reached = self.progress.updates_to_target is not None
-        whole = reached or stop in self.rung_at or stop >= self.ends_in_vain
-        shown = math.ceil(SHOWN * len(self.validation.indices))
-        found = self.evaluate(self.validation, None if whole else self.aim, shown)
+        compared = stop in self.rung_at and not self.settings.stops_at_target
+        whole = reached or compared or stop >= self.ends_in_vain
+        found = self.evaluate(self.validation, None if whole else self.aim, EVERY)
         if not found.finite:
             return {"val_loss": None}
         self._find_crossing(found.metric, snapshots, stop)
-        self.progress.far = self._is_far(found.metric)
+        self.progress.soonest = self._soonest(found.metric)
         seen = {"val_loss": found.loss, "val_metric": found.metric, "val_examples": found.examples}
         last = self._is_last(stop)
         if self.test and (last or stop in self.rung_at or stop in self.settings.test_updates):
@@ -333,13 +342,17 @@ class TrainingRun:
     def _reaches(self, value: float) -> bool:
         return reaches(value, self.settings.target, self.workload.metric.mode)
 
-    def _is_far(self, value: float) -> bool:
-        """Whether much more is missing from the best value than the target lets be missing."""
-        metric = self.workload.metric
+    def _soonest(self, value: float) -> int:
+        """Updates before which a run that stands at `value` does not reach its target, within an
+        octave."""
+        metric, seen = self.workload.metric, self.course.examples(self.progress.updates)
         if metric.best is None:
-            return False
+            return 0
         best = metric.finished(metric.best)
-        return abs(best - value) > FAR * abs(best - self.settings.target) > 0
+        missing, allowed = abs(best - value), abs(best - self.settings.target)
+        if not missing > allowed > 0:
+            return 0
+        return self.course.updates_for(seen * min(2.0, (missing / allowed) ** (1 / STEEPEST)))
 
     def _find_crossing(self, val_metric: float, snapshots: list[Snapshot], stop: int) -> None:
         """The first of the kept weights that reaches the target, once it is reached; to be missed
@@ -437,7 +450,7 @@ class TrainingRun:
         """Go on from `state`, as if there had been no interruption."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress.of(state["progress"])
         self.parts = None
         if "validation_loss" in state:  # older ones lack it
             self.aim.loss = state["validation_loss"].numpy()

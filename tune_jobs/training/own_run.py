@@ -180,7 +180,7 @@ class OwnRun:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`: what was reported before is not reported again."""
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress.of(state["progress"])
         self.seen, self.examples_to_target = state["seen"], state["examples_to_target"]
         self.evaluation_seconds = state["evaluation_seconds"]
         self.last = None if state["last"] is None else Report(**state["last"])
