@@ -113,6 +113,19 @@ def test_late_switch_stays_small_and_switches_once_near_the_end() -> None:
     assert as_text(schedule_of("late-switch", KNOWN).segments) == "0:32@0.0016 2304:128@0.0016"
 
 
+def test_late_switch_tells_what_keeps_it_from_eight_times_the_batch() -> None:
+    known = replace(KNOWN, refused={256: "out of memory"})
+    found = schedule_of("late-switch", known)
+    assert sizes(found.segments) == [32, 128]
+    assert found.told == "late-switch goes to 128: batch size 256 does not fit (out of memory)"
+    few = schedule_of("late-switch", replace(KNOWN, most=200))
+    assert (
+        few.told == "late-switch goes to 128: batch size 256 is more than the 200 training examples"
+    )
+    whole = replace(KNOWN, fitting=(16, 32, 64, 128, 256), refused={512: "out of memory"})
+    assert schedule_of("late-switch", whole).told is None
+
+
 def test_follow_grows_with_the_noise_scale_and_carries_the_rate_by_the_rule() -> None:
     found = schedule_of("follow", KNOWN).segments
     assert sizes(found) == sorted(set(sizes(found)))

@@ -115,7 +115,10 @@ def late_switch(given: Given) -> Schedule:
         why = _why_not(lacks[0] if lacks else doubled[0], given)
         return replace(left_out("late-switch", why), lacks=tuple(lacks))
     at = math.ceil(LATE * given.examples_to_target)
-    return _scheduled("late-switch", [_first(given), Segment(at, large, given.learning_rate)])
+    beyond = [s for s in {*given.refused, 2 * large} if large < s <= most]
+    kept_from = [s for s in beyond if s in given.refused or not given.holds(s)]
+    told = f"late-switch goes to {large}: {_why_not(min(kept_from), given)}" if kept_from else None
+    return _scheduled("late-switch", [_first(given), Segment(at, large, given.learning_rate)], told)
 
 
 def follow(given: Given) -> Schedule:
