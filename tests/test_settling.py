@@ -163,18 +163,19 @@ def test_the_numbers_are_the_same_each_time() -> None:
 
 
 def test_rates_are_to_be_searched_further_only_where_knowing_them_would_tell_much() -> None:
-    """Where few noisy runs are what is open, seeds go first."""
+    """First of the one to use, whose rate the bound is widest by; not of 256, which has lost. Where
+    few noisy runs are what is open, seeds go first."""
 
     def rates(of: Sequence[TargetRun], tried: Mapping[float, float]) -> tuple[int, ...]:
         searched = [
-            run_of(size, 0, took, 20.0, learning_rate=rate)
-            for size in (32, 64)
+            run_of(size, 0, took * times, 20.0, learning_rate=rate)
+            for size, times in ((32, 1.0), (64, 1.0), (256, 2.5))
             for rate, took in tried.items()
         ]
         found = verdict_of(of, searched=searched).settling
         assert found is not None
         return found.rates
 
-    near = {32: 10.7, 64: 10.0}
-    assert rates(runs_of(near, noise=0.03), {1e-4: 40.0, 1e-3: 10.0, 1e-2: 40.0}) == (32, 64)
+    near = {32: 10.7, 64: 10.0, 256: 25.0}
+    assert rates(runs_of(near, noise=0.03), {1e-4: 40.0, 1e-3: 10.0, 1e-2: 40.0}) == (64,)
     assert rates(runs_of(near, seeds=2, noise=0.9), {3e-4: 13.0, 1e-3: 10.0, 3e-3: 14.0}) == ()

@@ -54,8 +54,6 @@ from tune_jobs.verdicts import (
     Verdict,
 )
 
-MATTERS = 0.8  # of the bound, what is left of it once rates are known, for searching them to pay
-
 
 @dataclass(frozen=True)
 class Scheduled:
@@ -207,8 +205,6 @@ def _verdict(
     limit = binding_limit(contest, rows, rates, case.profiles, critical, policy)
     closed = _closed_form(case, contest, rates, critical)
     use, settling = _use(contest, rows), settling_of(contest, policy, short)
-    if settling is not None and settling.rates and not _rates_matter(case, target, contest, short):
-        settling = replace(settling, rates=())
     decision, unit = contest.decision, case.runs[0].examples_unit
     warnings = warnings_of(contest, rows, runs, case.elsewhere, case.search, closed, policy, short)
     return Verdict(
@@ -273,19 +269,6 @@ def _use(contest: Contest, rows: Sequence[BatchSizeVerdict]) -> Use | None:
     expected, bound = contest.decision.expected[index], contest.decision.bound[index]
     row = rows[index]
     return Use(row.batch_size, row.learning_rate, part(expected), part(bound), row.seeds)
-
-
-def _rates_matter(
-    case: Case, target: float | None, contest: Contest, short: Mapping[int, Shortfall]
-) -> bool:
-    """Whether the bound would be much less were every batch size's best learning rate known."""
-    known = {size: Shortfall(of.mean, 0.0) for size, of in short.items()}
-    told = contest_at(case, target, case.policy, known, QUICKLY).decision
-    used = contest.decision.used
-    if used is None or told.used is None:
-        return True
-    now, then = contest.decision.bound[used], told.bound[told.used]
-    return not (math.isfinite(now) and then > MATTERS * now)
 
 
 def _closed_form(

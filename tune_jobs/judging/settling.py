@@ -27,6 +27,7 @@ from tune_jobs.verdicts import Settling
 BLOCKS = (3, 5, 8, 13, 20, 32, 50)  # runs of a batch size, in all, after a further block
 ENOUGH = 0.8
 DRAWS = 2000
+MATTERS = 0.8  # of the bound, what is left of it once rates are known, for searching them to pay
 LONGEST = 1.5  # a run is worth no more than so many times the one to use: it ends there
 
 
@@ -54,7 +55,7 @@ def settling_of(
     seconds = None if need is None else _device_seconds(contest, alive, need)
     trainings = _trainings(contest, seconds)
     worth = None if trainings is None else trainings <= policy.trainings_to_come
-    rates = unsure if need is None else ()
+    rates = _telling(contest, unsure, policy) if need is None else ()
     return Settling(sizes, need, seconds, trainings, worth, rates, _tightens(contest, alive))
 
 
@@ -72,6 +73,25 @@ def _unsure_rates(
     """Those of which it is not known within the tolerance what their best rate would save."""
     apart = policy.log_tolerance
     return tuple(s for s in sizes if s in short and math.sqrt(short[s].variance) > apart)
+
+
+def _telling(contest: Contest, unsure: Sequence[int], policy: Policy) -> tuple[int, ...]:
+    """Of batch sizes whose best rates are not known, those that the bound is wide by: none where
+    it would be hardly less were they all known, else each by which it falls half as much as by the
+    one that matters most."""
+    found, used = contest.regret, contest.decision.used
+    if found is None or used is None or not unsure:
+        return tuple(unsure)
+
+    def bound(of: regrets.Regret) -> float:
+        return float(regrets.bound(of.as_told(np.array([used])), policy.confidence, of.seen)[0])
+
+    at = {size: contest.batch_sizes.index(size) for size in unsure}
+    now = bound(found)
+    if bound(found.knowing(list(at.values()))) > MATTERS * now:
+        return ()
+    falls = {size: now - bound(found.knowing([index])) for size, index in at.items()}
+    return tuple(s for s in unsure if falls[s] >= max(falls.values()) / 2)
 
 
 def slower_as_run(contest: Contest, policy: Policy) -> list[int]:
