@@ -17,7 +17,7 @@ from tune_jobs.reading.choosing import score
 STEPS = 6
 
 
-class NullTrial(tune.Trainable):
+class NullTrial(tune.Trainable):  # type: ignore[misc]
     """Steps through its budget. `facts`: budget, rungs, seconds (of a step), log, saves,
     late_seconds (that every process but the first takes to start)."""
 

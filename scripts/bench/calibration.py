@@ -158,7 +158,7 @@ def _noise(scenario: Scenario, number: int, seeds: int, chance: np.random.Genera
 def _ends(scenario: Scenario, value: Floats, truth: Floats) -> Floats:
     """(P, 1, 1): the log seconds at which a run is ended."""
     if scenario.slow:
-        return truth.min(axis=1)[:, None, None] + math.log(2)
+        return np.asarray(truth.min(axis=1)[:, None, None] + math.log(2))
     if not scenario.cut:
         return np.full((len(value), 1, 1), np.inf)
     return np.asarray(np.quantile(value, 1 - scenario.cut, axis=(1, 2), keepdims=True))

@@ -210,7 +210,7 @@ def sweep(asked: Asked) -> list[Figure]:
         taken = (time.perf_counter() - began) / 60
         store = SweepStore(Path(folder) / "runs" / "first")
         trials, (verdict,) = store.read_trials(), json.loads(store.verdict.read_text())
-    evaluating = sum(t.evaluation_seconds for t in trials)
+    evaluating = sum(t.evaluation_seconds or 0.0 for t in trials)
     part = evaluating / (evaluating + sum(t.measured_train_seconds for t in trials))
     bound = (verdict["use"] or {}).get("regret_bound")
     return [

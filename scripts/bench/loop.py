@@ -47,7 +47,9 @@ Ask = tuple[Subject, str, int]
 
 def images_of(subject: Subject) -> Dataset:
     assert subject.source.data_path is not None
-    return open_dataset(Path(subject.source.data_path))
+    data = open_dataset(Path(subject.source.data_path))
+    assert isinstance(data, Dataset), "images"
+    return data
 
 
 def ours(subject: Subject, size: int) -> Update:
@@ -69,14 +71,14 @@ def bare(subject: Subject, size: int) -> Update:
     images = torch.from_numpy(np.array(data.train.images)).float()
     images = images.div_(255).sub_(data.mean).div_(data.std).to(memory_format=torch.channels_last)
     labels = torch.from_numpy(np.array(data.train.labels))
-    model = network(subject, data).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = network(subject, data).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     batches = _batches(len(labels), size)
 
     def update() -> None:
         chosen = next(batches)
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(images[chosen]), labels[chosen]).backward()
+        F.cross_entropy(model(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return update
@@ -127,7 +129,7 @@ def network(subject: Subject, data: Dataset) -> torch.nn.Module:
 def _batches(examples: int, size: int) -> Iterator[torch.Tensor]:
     while True:
         order = torch.randperm(examples)
-        yield from order[: examples - examples % size].split(size)
+        yield from torch.split(order[: examples - examples % size], size)
 
 
 def seconds_an_update(asked: Ask) -> float:

@@ -98,6 +98,7 @@ def main() -> None:
     out, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
     torch.set_num_threads(1)
     data = open_dataset(prepare("mnist", ROOT / ".data"))
+    assert isinstance(data, Dataset), "images"
     runs = [observe(data, name, seed) for name in OPTIMIZERS for seed in range(seeds)]
     facts = environment.describe(ROOT)
     facts.pop("host")

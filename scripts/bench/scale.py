@@ -48,6 +48,7 @@ from tests import rows
 from tune_jobs import environment
 from tune_jobs.config import SweepConfig
 from tune_jobs.planning.known import Known
+from tune_jobs.planning.search_plan import rungs_of
 from tune_jobs.planning.ways import WAYS
 from tune_jobs.records import Measurement, TrialResult
 from tune_jobs.reporting.progress import Progress
@@ -56,7 +57,7 @@ from tune_jobs.store import SweepStore
 from tune_jobs.tuning import keeper, stages
 from tune_jobs.tuning.planned import Planned
 from tune_jobs.tuning.racing import BatchSizeRaces
-from tune_jobs.tuning.requests import TrialRequest
+from tune_jobs.tuning.requests import Requests, TrialRequest
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 BUDGET = 9216
@@ -119,7 +120,7 @@ class MadeUpTrials:
 
     def __init__(self, folder: Path, ended: int) -> None:
         self.config = config_of(folder, trials=ended + SAMPLE)
-        self.rungs = stages.rungs_of(self.config)
+        self.rungs = rungs_of(self.config)
         self.steps = sorted({*(BUDGET * k // REPORTS for k in range(1, REPORTS + 1)), *self.rungs})
         store = SweepStore.open(str(folder), "scale")
         store.create()
@@ -131,8 +132,8 @@ class MadeUpTrials:
             for name, b in before
             for seen in self.steps
         ])  # fmt: skip
-        requests = {size: TrialRequest(1.0, 0.0, None) for size in SIZES}
-        self.keeper = keeper.RecordKeeper(self.config, store, [], requests, "search")
+        each = {size: TrialRequest(1.0, 0.0, None) for size in SIZES}
+        self.keeper = keeper.RecordKeeper(self.config, store, [], Requests(each, each), "search")
         self.keeper.setup()
         self.races = BatchSizeRaces(self.rungs, self.config.reduction_factor, 0.99, BUDGET, store)
         progress = Progress(Console(file=io.StringIO()))
@@ -196,7 +197,8 @@ def proposals(kind: str) -> dict[int, dict[str, float]]:
     found, watch = {}, Stopwatch()
     for count in TPE_TRIALS:
         config = SweepConfig(batch_sizes=(64,), trials=10 * count)
-        propose, ended = watch.timed("", WAYS[kind].propose), []
+        propose = watch.timed("", WAYS[kind].propose)
+        ended: list[TrialResult] = []
         rates = np.geomspace(3e-4, 3e-2, count + 8)
         for k, rate in enumerate(rates):
             if k >= count:
@@ -240,7 +242,7 @@ def null_stage(folder: Path, trials: int) -> tuple[stages.Stage, SweepStore]:
     (data := folder / "data").write_bytes(b"nothing")
     profiles = [rows.profile(batch_size=b, micro_batch_size=b, peak_memory_mib=1.0) for b in SIZES]
     config = config_of(folder, trials=trials)
-    stages._trainable = null_trainable(folder, 0.0, saves=False)  # type: ignore[assignment]
+    stages._trainable = null_trainable(folder, 0.0, saves=False)
     return stages.Stage.of(config, store, data, cluster_now(), profiles), store
 
 
@@ -256,7 +258,8 @@ def whole(folder: Path) -> dict[str, Any]:
     from ray.tune.execution.tune_controller import TuneController
 
     stage, store = null_stage(folder, WHOLE_TRIALS)
-    watch, windows = Stopwatch(), []
+    watch = Stopwatch()
+    windows: list[tuple[float, Any]] = []
     ended = 0
 
     def every_tenth(record: object) -> None:
@@ -312,7 +315,7 @@ def broadcast(folder: Path) -> dict[str, Any]:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     content = prepare("mnist", ROOT / ".data").read_bytes()
     size = len(content)
-    found = {}
+    found: dict[int, list[Any]] = {}
     cluster = Cluster()
     cluster.add_node(num_cpus=0, object_store_memory=600 * 2**20)
     for _ in range(max(RECEIVERS)):
@@ -321,7 +324,7 @@ def broadcast(folder: Path) -> dict[str, Any]:
     cluster.wait_for_nodes()
     nodes = [n["NodeID"] for n in ray.nodes() if n["Resources"].get("CPU")]
 
-    @ray.remote(num_cpus=0, max_retries=0)
+    @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
     def holds(reference: list[Any]) -> float:
         began = time.perf_counter()
         assert len(ray.get(reference[0])) == size
@@ -332,7 +335,7 @@ def broadcast(folder: Path) -> dict[str, Any]:
             holds.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False))
             for n in at
         ]
-        return ray.get([one.remote(reference) for one in there])
+        return list(ray.get([one.remote(reference) for one in there]))
 
     ask(nodes, [ray.put(content)])  # starts the workers
     for count in (*RECEIVERS, *RECEIVERS):

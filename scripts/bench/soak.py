@@ -30,7 +30,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -208,7 +208,11 @@ def rows_of(store: SweepStore) -> dict[str, TrialResult]:
 def reached(store: SweepStore, fault: Fault, driver: subprocess.Popen[str]) -> bool:
     """Wait for the fault's point; False where the driver ended before. What is counted is what
     this driver adds."""
-    count = {"points": store.read_measurements, "trials": store.read_trials}.get(fault.point, list)
+    counts: dict[str, Callable[[], Sized]] = {
+        "points": store.read_measurements,
+        "trials": store.read_trials,
+    }
+    count = counts.get(fault.point, list)
     number, verdict = len(count()) + fault.number, store.verdict
     with suppress(FileNotFoundError):
         if fault.point == "concluding":

@@ -93,7 +93,7 @@ def ours(folder: Path) -> Made:
         "ours", len(trials), _slots(), heard[-1] - heard[0],
         sum(t.examples_seen for t in trials),
         sum(t.measured_train_seconds for t in trials),
-        sum(t.evaluation_seconds for t in trials),
+        sum(t.evaluation_seconds or 0.0 for t in trials),
     )  # fmt: skip
 
 
@@ -109,9 +109,11 @@ def stock_trial(asked: dict[str, Any]) -> None:
 
     from models.registry import build
     from tune_jobs.data.batches import split_indices
-    from tune_jobs.data.dataset import open_dataset
+    from tune_jobs.data.dataset import Dataset, open_dataset
 
     data = open_dataset(Path(asked["data"]))
+    assert isinstance(data, Dataset), "images"
+    pixels = data.train.images
     prepared = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((data.mean,), (data.std,))]
     )
@@ -121,7 +123,7 @@ def stock_trial(asked: dict[str, Any]) -> None:
             return len(data.train.labels)
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            image = Image.fromarray(data.train.images[index, 0])
+            image = Image.fromarray(pixels[index, 0])
             return prepared(image), int(data.train.labels[index])
 
     images = Images()

@@ -103,7 +103,8 @@ def mnist10k() -> Data:
     return Data(*pooled)
 
 
-def _images(data: Dataset, indices: Indices) -> Examples:
+def _images(data: object, indices: Indices) -> Examples:
+    assert isinstance(data, Dataset), "images"
     pixels = torch.from_numpy(data.train.images.take(indices, axis=0)).float()
     inputs = pixels.div_(255).sub_(data.mean).div_(data.std)
     return Examples(inputs, torch.from_numpy(data.train.labels.take(indices)))
