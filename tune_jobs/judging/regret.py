@@ -83,15 +83,14 @@ class Regret:
         best one is lost as well."""
         return np.maximum(_at(self.ran, index) - self._best(), _at(self.over, index))
 
-    def knowing(self, indices: Sequence[int]) -> Regret:
-        """As it would be if it were known what the best learning rates of these batch sizes save:
-        as much as in the middle one of the draws."""
-        save = np.median(self.ran - self.second, axis=1, keepdims=True)
+    def as_best(self, indices: Sequence[int]) -> Regret:
+        """As it would be if these batch sizes had run at their best learning rates, with what they
+        took."""
         known = np.isin(np.arange(self.ran.shape[2]), indices)
         return replace(
             self,
-            second=np.where(known, self.ran - save, self.second),
-            over=np.where(known, np.median(self.over, axis=1, keepdims=True), self.over),
+            second=np.where(known, self.ran, self.second),
+            over=np.where(known, 0.0, self.over),
         )
 
     def _best(self) -> Floats:

@@ -27,7 +27,7 @@ from tune_jobs.verdicts import Settling
 BLOCKS = (3, 5, 8, 13, 20, 32, 50)  # runs of a batch size, in all, after a further block
 ENOUGH = 0.8
 DRAWS = 2000
-MATTERS = 0.8  # of the bound, what is left of it once rates are known, for searching them to pay
+MATTERS = 0.8  # of the bound, what is left of it at the best rates, for searching them to pay
 LONGEST = 1.5  # a run is worth no more than so many times the one to use: it ends there
 
 
@@ -60,11 +60,12 @@ def settling_of(
 
 
 def _tightens(contest: Contest, alive: Sequence[int]) -> bool:
-    """Whether the scatter of the runs of one that is `alive` is more than what they share."""
+    """Whether the scatter of the runs of one that is `alive` is half of what they share at the
+    least."""
     if contest.regret is None:
         return False
     scatter = contest.regret.raw.variance[0][:, alive].mean(axis=0) / contest.seeds[alive]
-    return bool((scatter > contest.shared[alive]).any())
+    return bool((2 * scatter > contest.shared[alive]).any())
 
 
 def _unsure_rates(
@@ -77,8 +78,8 @@ def _unsure_rates(
 
 def _telling(contest: Contest, unsure: Sequence[int], policy: Policy) -> tuple[int, ...]:
     """Of batch sizes whose best rates are not known, those that the bound is wide by: none where
-    it would be hardly less were they all known, else each by which it falls half as much as by the
-    one that matters most."""
+    it would be hardly less had they all run at them, else each by which it falls half as much as by
+    the one that matters most."""
     found, used = contest.regret, contest.decision.used
     if found is None or used is None or not unsure:
         return tuple(unsure)
@@ -88,9 +89,9 @@ def _telling(contest: Contest, unsure: Sequence[int], policy: Policy) -> tuple[i
 
     at = {size: contest.batch_sizes.index(size) for size in unsure}
     now = bound(found)
-    if bound(found.knowing(list(at.values()))) > MATTERS * now:
+    if bound(found.as_best(list(at.values()))) > MATTERS * now:
         return ()
-    falls = {size: now - bound(found.knowing([index])) for size, index in at.items()}
+    falls = {size: now - bound(found.as_best([index])) for size, index in at.items()}
     return tuple(s for s in unsure if falls[s] >= max(falls.values()) / 2)
 
 
