@@ -7,7 +7,7 @@ from typing import Any
 
 from tests import rows
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.confirm_plan import next_runs
+from tune_jobs.planning.confirm_plan import next_runs, run_anew
 from tune_jobs.reading.sweep_runs import runs_to_judge
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 
@@ -67,6 +67,27 @@ def test_once_the_answer_stands_the_leader_and_its_neighbours_go_on_to_the_budge
     assert [(r.batch_size, r.seed) for r in runs] == [(b, s) for s in (1, 2) for b in (32, 64, 128)]
     assert all(r.whole and r.most_examples == BUDGET and not r.alone for r in runs)
     assert next_runs(CONFIG, [*rows_now, *made(runs)], [STANDS]) == []
+
+
+def test_what_is_alive_runs_anew_at_a_better_rate_and_is_judged_by_that_alone() -> None:
+    """Its seeds so far, ended where it has lost; what is not alive stays where it ran."""
+    first = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    look = Look(10, 2, (32, 64), 64, worth=False, asked=CONFIG.seeds)
+    better = {32: 0.02, 128: 0.02}
+    runs = next_runs(CONFIG, first, [look], better)
+    assert [(r.batch_size, r.seed, r.base_learning_rate) for r in runs if not r.alone] == [
+        (32, 2, 0.02)
+    ]
+    assert [(r.batch_size, r.seed) for r in runs if r.alone] == [(32, 1)]  # for its clock
+    assert not any(r.whole for r in runs) and run_anew(runs, first) == {32}
+    begun = [*first, *made(runs[:1], base_learning_rate=0.02, learning_rate=runs[0].learning_rate)]
+    assert next_runs(CONFIG, begun, [look], better) == runs[1:]
+    done = [*first, *made(runs, base_learning_rate=0.02, learning_rate=runs[0].learning_rate)]
+    judged = [t.base_learning_rate for t in runs_to_judge(done) if t.batch_size == 32]
+    assert judged == [0.02, 0.02]
+    last = next_runs(CONFIG, done, [look], better)
+    assert all(r.whole for r in last) and not run_anew(last, done)
+    assert {r.base_learning_rate for r in last if r.batch_size == 128} == {0.01}
 
 
 def test_where_a_batch_schedule_follows_nothing_goes_on_past_the_target() -> None:

@@ -182,10 +182,17 @@ def test_a_further_search_leaves_a_batch_size_that_no_rate_brought_to_the_target
         made.append((further, ended(str(len(made)), further)))
 
 
-def test_a_batch_size_that_was_confirmed_keeps_its_rate() -> None:
+def test_a_batch_size_that_was_confirmed_keeps_its_rate_unless_another_saves_a_tenth() -> None:
     made = searched(CONFIG)
-    row = rows.result(batch_size=64, stage="confirm", base_learning_rate=1.23e-3)
-    assert bases_to_confirm(CONFIG, SIZES, known(made), [row])[64] == 1.23e-3
+    best = bases_to_confirm(CONFIG, SIZES, known(made))[64]
+
+    def confirmed_at(*bases: float) -> float:
+        ran = [rows.result(batch_size=64, stage="confirm", base_learning_rate=b) for b in bases]
+        return bases_to_confirm(CONFIG, SIZES, known(made), ran)[64]
+
+    assert confirmed_at(best * 1.1) == best * 1.1
+    assert confirmed_at(best / 2.5) == best
+    assert confirmed_at(best / 2.5, best * 1.1) == best * 1.1  # at which it ran last
 
 
 def test_where_several_trials_lie_far_off_the_model_tpe_goes_on_alone() -> None:

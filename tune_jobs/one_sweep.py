@@ -21,7 +21,7 @@ from tune_jobs.measure.fresh import FreshProcesses
 from tune_jobs.measure.profiling import to_time_again
 from tune_jobs.planning import learning_rates
 from tune_jobs.planning.allowance import FURTHER, SEARCH, Allowance
-from tune_jobs.planning.confirm_plan import most_runs, seeds_looked_at, unbracketed
+from tune_jobs.planning.confirm_plan import most_runs, run_anew, seeds_looked_at, unbracketed
 from tune_jobs.planning.extending import TRIALS, next_size
 from tune_jobs.planning.lengthening import longer_budget
 from tune_jobs.planning.looks import (
@@ -246,6 +246,7 @@ class Runs:
             to be `longer`.
         bases: base learning rates to confirm, as they were after so many trials of the search.
         goes_whole: whether it was told that runs go on for accuracy and curves alone.
+        anew: at which learning rates it was told that batch sizes are run anew.
     """
 
     job: Job
@@ -258,6 +259,7 @@ class Runs:
     longer: int | None = None
     bases: tuple[int, dict[int, float]] = (-1, {})
     goes_whole: bool = False
+    anew: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, under_way: Sequence[Asked]) -> list[Asked]:
         job, self.wider, self.longer = self.job, None, None
@@ -327,6 +329,7 @@ class Runs:
                 may_search = False  # nothing is left to try
             else:
                 self._tell_of_search()
+                self._tell_of_anew(step.runs)
                 self._tell_of_whole(step.runs)
                 job.progress.turn_to("confirm", wanted=step.runs)
                 return [stages.asked_of(run) for run in step.runs]
@@ -337,6 +340,15 @@ class Runs:
         if job.progress.stage == "search" and not job.config.structured:
             for line in unbracketed(job.config, job.store.read_trials()):
                 job.say(line)
+
+    def _tell_of_anew(self, runs: Sequence[ConfirmRun]) -> None:
+        """That batch sizes are run at a better learning rate than before."""
+        trials = self.job.store.read_trials()
+        for size in sorted(run_anew(runs, trials)):
+            (rate,) = {run.learning_rate for run in runs if run.batch_size == size}
+            if self.anew.get(size) != rate:
+                self.job.say(f"{size} is run anew at learning rate {rate:.2g}, a better one")
+            self.anew[size] = rate
 
     def _tell_of_whole(self, runs: Sequence[ConfirmRun]) -> None:
         """That the answer is there, and what the last runs are for."""

@@ -214,7 +214,8 @@ class World:
         """Base learning rates of the confirm runs, as the table has them; by the model's ways."""
         if not self.config.structured:
             return {}
-        found = bases_to_confirm(self.config, self.table.sizes, self.known())
+        confirmed = [t for t in self.trials if t.stage == "confirm"]
+        found = bases_to_confirm(self.config, self.table.sizes, self.known(), confirmed)
         return {size: self.base(self.snapped(size, base)) for size, base in found.items()}
 
     def _row(

@@ -18,6 +18,7 @@ from tune_jobs.config import SCHEDULES, SweepConfig
 from tune_jobs.judging.settling import BLOCKS, LONGEST
 from tune_jobs.planning.looks import confirm_runs, goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
+from tune_jobs.reading.sweep_runs import last_confirmed
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
 
@@ -40,8 +41,9 @@ def next_runs(
     """The runs to make before the next look, or after the last one; none when all is done.
 
     `bases` are the base learning rates to confirm, where they are not those of each batch size's
-    best trial. A run counts as made at its batch size's learning rate, whatever came of it, unless
-    the machine failed it. The order is by seed, then by batch size, so that a noisy minute does not
+    best trial; a batch size that is alive and has another than it ran at before is run anew. A run
+    counts as made at its batch size's learning rate, whatever came of it, unless the machine
+    failed it. The order is by seed, then by batch size, so that a noisy minute does not
     fall on one; runs that want a device for themselves come last.
     """
     rates = best_rates(config, trials)
@@ -50,18 +52,31 @@ def next_runs(
     look = last_look(looks)
     more = look is None or goes_on(look, config)
     count = next_block(config, look) if more else look.seeds if look else 0
-    alive = set(rates) if look is None else {*look.alive, look.used}
+    alive: set[int] = set(rates) if look is None else {*look.alive, look.used or 0}
+    last = last_confirmed(trials)
+    at = {
+        size: _rate(config, trial, bases)
+        if size in alive or size not in last
+        else (last[size].base_learning_rate, last[size].learning_rate)
+        for size, trial in rates.items()
+    }
     leader = _leader(config, rates, look)
     whole = _whole(config, rates, leader)
     ends = _ends(config, trials, rates, leader, seen=look is not None)
     whole_seeds = seeds_of(config, WHOLE_SEEDS)
     confirmed = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
-    goes_whole = not _by_target(config) or not (more or config.search in SCHEDULES)
+    ran_at = _ran_at(confirmed)
+    anew = {
+        key
+        for key, rates in ran_at.items()
+        if key[0] in alive & at.keys() and at[key[0]][1] not in rates
+    }
+    goes_whole = not _by_target(config) or not (more or anew or config.search in SCHEDULES)
     timed = {(t.batch_size, t.learning_rate) for t in confirmed if t.alone}
     planned = [
         ConfirmRun(
             size,
-            *_rate(config, trial, bases),
+            *at[size],
             seed,
             config.budget_examples if size in whole else ends[size],
             whole=goes_whole and size in whole and seed in whole_seeds,
@@ -71,6 +86,7 @@ def next_runs(
         for seed in seeds_of(config, max(count, min(WHOLE_SEEDS, config.seeds)))
         for size, trial in sorted(rates.items())
         if (more and size in alive)
+        or (size, seed) in anew
         or (size in whole and seed in whole_seeds and (more or goes_whole))
     ]
     made = _made(config, trials)
@@ -80,6 +96,21 @@ def next_runs(
         if not _is_made(run, made)
     ]
     return sorted(missing, key=lambda run: run.alone)
+
+
+def run_anew(runs: Sequence[ConfirmRun], trials: Sequence[TrialResult]) -> set[int]:
+    """The batch sizes of those runs that were made before, at another learning rate."""
+    ran_at = _ran_at([t for t in trials if t.stage == "confirm" and t.outcome != "failed"])
+    rates = {(r.batch_size, r.seed): r.learning_rate for r in runs}
+    return {key[0] for key, rate in rates.items() if rate not in ran_at.get(key, {rate})}
+
+
+def _ran_at(confirmed: Sequence[TrialResult]) -> dict[tuple[int, int], set[float]]:
+    """The learning rates of the runs of each batch size and seed."""
+    found: dict[tuple[int, int], set[float]] = {}
+    for t in confirmed:
+        found.setdefault((t.batch_size, t.seed), set()).add(t.learning_rate)
+    return found
 
 
 def most_runs(config: SweepConfig) -> int:
@@ -166,7 +197,12 @@ def _ends(
     seen: bool,
 ) -> dict[int, int]:
     """Examples at which a run of each batch size ends in vain; the whole budget at the most."""
-    confirmed = [t for t in trials if t.stage == "confirm" and t.batch_size == leader]
+    last = last_confirmed(trials).get(leader)
+    confirmed = [
+        t for t in trials
+        if last and t.stage == "confirm" and t.batch_size == leader
+        and t.learning_rate == last.learning_rate
+    ]  # fmt: skip
     spent = [s for t in confirmed if (s := _spent(config, t)) is not None]
     needs = median(spent) if spent else _spent(config, rates[leader])
     if needs is None:

@@ -38,6 +38,7 @@ LONGEST = 2.0  # times the fastest: a trial ends there in vain
 APART = math.log(1.2)  # a rate nearer to one that was tried says little more
 NOISE, GUESSED = 0.15, 0.35  # deviations of what a trial needed, read off, or guessed from a curve
 OFF, MOST_OFF = 2.5, 4  # deviations by which so many trials lie off the model before it is left
+SAVES = math.log(1.1)  # what a better rate is expected to save, for runs to be made again at it
 UNTRIED = 0.5  # deviation of what a batch size needs from what its neighbour does, a doubling
 
 
@@ -107,16 +108,29 @@ def bases_to_confirm(
     known: Known,
     confirmed: Sequence[TrialResult] = (),
 ) -> dict[int, float]:
-    """The base learning rate that each batch size is expected to be least short with; one that was
-    `confirmed` stays, or its runs would be of several. None where the model is off."""
-    known = by_what_was_reached(known)
+    """The base learning rate that each batch size is expected to be least short with; the one that
+    was `confirmed` last stays where that saves less than SAVES. None where the model is off."""
+    known, last = (
+        by_what_was_reached(known),
+        {t.batch_size: t.base_learning_rate for t in confirmed},
+    )
     if is_off(config, sizes, known):
-        return {t.batch_size: t.base_learning_rate for t in confirmed}
+        return last
     found = valleys_of(config, sizes, known)
     within = learning_rate_range(config)
     tried = [s for s in sizes if any(t.batch_size == s for t in known.trials)]
     bases = {s: float(f"{_inside(math.exp(found[s].best()[0]), within):.3g}") for s in tried}
-    return bases | {t.batch_size: t.base_learning_rate for t in confirmed}
+    stays = {
+        s: base for s, base in last.items()
+        if s not in bases or _saved(found[s], base, bases[s]) < SAVES
+    }  # fmt: skip
+    return bases | stays
+
+
+def _saved(valley: Valley, base: float, better: float) -> float:
+    """The log of what is expected to be saved by another base learning rate."""
+    (short, _), (then, _) = valley.shortfall(math.log(base)), valley.shortfall(math.log(better))
+    return float(short - then)
 
 
 def valleys_of(config: SweepConfig, sizes: Sequence[int], known: Known) -> dict[int, Valley]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tune_jobs.config import SweepConfig
-from tune_jobs.planning.confirm_plan import next_runs
+from tune_jobs.planning.confirm_plan import next_runs, run_anew
 from tune_jobs.planning.looks import (
     is_due,
     last_look,
@@ -46,10 +46,10 @@ def next_step(
     may_run: bool = True,
 ) -> Step:
     """What to do now; `bases` as `next_runs` takes them. Learning rates come before seeds, and a
-    look before the next block of either."""
+    look before the next block of either; runs at a better rate that was found before that look."""
     if may_search and rates_are_due(looks, trials, config):
         return Step(trials=trials_wanted(last_look(looks), config))
-    if was_searched_since(looks, trials):
-        return Step(look=True)
     runs = next_runs(config, trials, looks, bases) if may_run else []
+    if was_searched_since(looks, trials) and not run_anew(runs, trials):
+        return Step(look=True)
     return Step(runs=runs, look=not runs and is_due(looks, trials))

@@ -64,7 +64,8 @@ def runs_of_sweep(
 
 
 def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
-    """The confirm runs of each batch size, the longest of each seed, else its best search trial.
+    """The confirm runs of each batch size at the rate that it was confirmed at last, the longest of
+    each seed, else its best search trial.
 
     One that was made again for longer keeps the seconds to the target of when it was alone.
     """
@@ -73,13 +74,21 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
     for size in sorted({t.batch_size for t in usable}):
         of = [t for t in usable if t.batch_size == size]
         by_length = sorted(of, key=lambda t: t.examples_seen)
+        last = last_confirmed(of).get(size)
         confirmed: dict[int, TrialResult] = {}
         for t in by_length:
-            if t.stage == "confirm":
+            if t.stage == "confirm" and last and t.learning_rate == last.learning_rate:
                 confirmed[t.seed] = _timed_as(t, confirmed.get(t.seed))
         best = best_trial([t for t in of if t.stage == "search"])
         chosen += confirmed.values() or ([best] if best else [])
     return chosen
+
+
+def last_confirmed(trials: Sequence[TrialResult]) -> dict[int, TrialResult]:
+    """By batch size the confirm run that ended last. Where a search that went on found a better
+    learning rate, what ran at another than this one's is not judged."""
+    of = (t for t in trials if t.stage == "confirm" and t.outcome != "failed")
+    return {t.batch_size: t for t in of}
 
 
 def _timed_as(trial: TrialResult, shorter: TrialResult | None) -> TrialResult:
