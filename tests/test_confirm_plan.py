@@ -10,6 +10,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.planning.confirm_plan import next_runs, run_anew
 from tune_jobs.reading.sweep_runs import runs_to_judge
 from tune_jobs.records import ConfirmRun, Look, TrialResult
+from tune_jobs.reporting.answer import left_out_of
 
 SIZES = (16, 32, 64, 128, 256)
 BUDGET = 8000
@@ -85,6 +86,9 @@ def test_what_is_alive_runs_anew_at_a_better_rate_and_is_judged_by_that_alone() 
     done = [*first, *made(runs, base_learning_rate=0.02, learning_rate=runs[0].learning_rate)]
     judged = [t.base_learning_rate for t in runs_to_judge(done) if t.batch_size == 32]
     assert judged == [0.02, 0.02]
+    assert left_out_of(done) == [
+        "Left out: runs of 32 at 0.32 (2), before the search found a better rate."
+    ]
     last = next_runs(CONFIG, done, [look], better)
     assert all(r.whole for r in last) and not run_anew(last, done)
     assert {r.base_learning_rate for r in last if r.batch_size == 128} == {0.01}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,12 @@ from tune_jobs.planning.known import Known, known_now
 from tune_jobs.planning.looks import last_look, open_looks
 from tune_jobs.planning.schedule_runs import given_now, schedule_known
 from tune_jobs.planning.ways import way_of
-from tune_jobs.reading.sweep_runs import runs_of_sweep, scheduled_runs, searched_runs
+from tune_jobs.reading.sweep_runs import (
+    last_confirmed,
+    runs_of_sweep,
+    scheduled_runs,
+    searched_runs,
+)
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import (
     BatchSizeProfile,
@@ -237,7 +243,21 @@ def left_out_of(trials: Sequence[TrialResult]) -> list[str]:
         told.append(f"Batch sizes without confirm runs, shown by their best trial: {sizes}.")
     if failed:
         told.append(f"Left out: {failed} confirm runs that failed.")
-    return told
+    return told + _run_anew(trials)
+
+
+def _run_anew(trials: Sequence[TrialResult]) -> list[str]:
+    """The confirm runs at a rate that was worse than one found later."""
+    last = last_confirmed(trials)
+    replaced = Counter(
+        (t.batch_size, t.learning_rate) for t in trials
+        if t.stage == "confirm" and t.outcome != "failed"
+        and t.learning_rate != last[t.batch_size].learning_rate
+    )  # fmt: skip
+    return [
+        f"Left out: runs of {size} at {rate:.2g} ({runs}), before the search found a better rate."
+        for (size, rate), runs in sorted(replaced.items())
+    ]
 
 
 def _never_ran(size: int, trials: Sequence[TrialResult]) -> str:
