@@ -265,7 +265,25 @@ def test_10_more_seeds_are_not_said_to_settle_what_the_rates_leave_open() -> Non
     runs = near_runs()
     verdict = verdict_of(runs, searched=coarse_search(32, 64))
     assert verdict.settling is not None and verdict.settling.seeds is None
-    assert "More runs alone would not settle it" in (verdict.change or "")
+    (size,) = verdict.settling.rates
+    assert f"More runs alone would not settle it: the best learning rate of {size} must be" in (
+        verdict.change or ""
+    )
+    swept = verdict_of(runs, searched=coarse_search(32, 64), policy={"resume": "--resume"})
+    assert swept.advice == "Begin a sweep with more learning rates (--trials)."
+
+
+def test_10_near_equals_at_known_rates_are_not_advised_more_rates() -> None:
+    """What the profiled seconds leave open no rate tells."""
+    timed_badly = [
+        rows.profile(batch_size=size, micro_batch_size=size, step_deviation=0.1, device="cpu")
+        for size in (32, 64)
+    ]
+    runs = [replace(run, device="cpu") for run in near_runs()]
+    verdict = verdict_of(runs, profiles=timed_badly, policy={"resume": "--resume"})
+    assert verdict.settling is not None and verdict.settling.rates == ()
+    assert "learning rates and profiled seconds are known to about" in (verdict.change or "")
+    assert verdict.advice is None
 
 
 def test_10_a_batch_size_of_which_no_tried_rate_reached_is_told_and_counted_widely() -> None:

@@ -213,10 +213,15 @@ def _settle(contest: Contest, settling: Settling) -> str:
             return f"The runs of {named(early)} were ended too early to tell."
         if not contest.shared.any():
             return f"Settling it would take over {BLOCKS[-1]} runs of each."
-        return (
-            "More runs alone would not settle it: the best learning rates, or the profiled "
-            "seconds, are not known well enough."
-        )
+        alone = "More runs alone would not settle it: "
+        if settling.rates:
+            many = "rates of" if len(settling.rates) > 1 else "rate of"
+            return f"{alone}the best learning {many} {named(settling.rates)} must be known better."
+        own = contest.shared[contest.decision.used]
+        near = {contest.batch_sizes.index(size) for size in settling.batch_sizes}
+        others = [contest.shared[i] for i in near - {contest.decision.used}]
+        known = math.sqrt(own + max(others, default=0.0))
+        return f"{alone}learning rates and profiled seconds are known to about {per_cent(known)}."
     have = min(int(contest.seeds[contest.batch_sizes.index(s)]) for s in settling.batch_sizes)
     further = settling.seeds - have
     runs = f"{further} more run{'' if further == 1 else 's'} of {named(settling.batch_sizes)}"
@@ -305,7 +310,7 @@ def advice_of(contest: Contest, settling: Settling | None, policy: Policy) -> st
         return f"{policy.resume} --seeds {settling.seeds}"
     if any(ended_early(contest, i) for i in contest.decision.open):
         return "Begin a sweep with a larger --budget-examples."
-    return "Begin a sweep with more learning rates (--trials)."
+    return "Begin a sweep with more learning rates (--trials)." if settling.rates else None
 
 
 def named(sizes: Sequence[int | None]) -> str:
