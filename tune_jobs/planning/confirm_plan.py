@@ -43,8 +43,8 @@ def next_runs(
     `bases` are the base learning rates to confirm, where they are not those of each batch size's
     best trial; a batch size that is alive and has another than it ran at before is run anew. A run
     counts as made at its batch size's learning rate, whatever came of it, unless the machine
-    failed it. The order is by seed, then by batch size, so that a noisy minute does not
-    fall on one; runs that want a device for themselves come last.
+    failed it. The order is by seed, then by batch size, so that a noisy minute does not fall on
+    one; runs that want a device for themselves come last.
     """
     rates = best_rates(config, trials)
     if not rates:
@@ -67,9 +67,9 @@ def next_runs(
     confirmed = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
     ran_at = _ran_at(confirmed)
     anew = {
-        key
-        for key, rates in ran_at.items()
-        if key[0] in alive & at.keys() and at[key[0]][1] not in rates
+        (size, seed)
+        for (size, seed), tried in ran_at.items()
+        if size in alive & at.keys() and at[size][1] not in tried
     }
     goes_whole = not _by_target(config) or not (more or anew or config.search in SCHEDULES)
     timed = {(t.batch_size, t.learning_rate) for t in confirmed if t.alone}
@@ -101,8 +101,11 @@ def next_runs(
 def run_anew(runs: Sequence[ConfirmRun], trials: Sequence[TrialResult]) -> set[int]:
     """The batch sizes of those runs that were made before, at another learning rate."""
     ran_at = _ran_at([t for t in trials if t.stage == "confirm" and t.outcome != "failed"])
-    rates = {(r.batch_size, r.seed): r.learning_rate for r in runs}
-    return {key[0] for key, rate in rates.items() if rate not in ran_at.get(key, {rate})}
+    return {
+        r.batch_size
+        for r in runs
+        if (tried := ran_at.get((r.batch_size, r.seed))) and r.learning_rate not in tried
+    }
 
 
 def _ran_at(confirmed: Sequence[TrialResult]) -> dict[tuple[int, int], set[float]]:
