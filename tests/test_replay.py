@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scripts.bench.replay import STRATEGIES, Table, World, replayed, targets_of
+from scripts.bench.ways import Subject, swept_line
 from tests import rows
 from tune_jobs.errors import UserError
 
@@ -66,6 +67,24 @@ def test_a_way_that_goes_by_what_was_measured_says_so_where_nothing_was(tmp_path
     made = table(tmp_path / "made.parquet", 0.5, seeds=(4,))
     with pytest.raises(UserError, match="noise scale was not measured"):
         replayed(made, "by-theory", targets_of(made)[1], 8.0, 1.0, 1)
+
+
+def test_a_sweeps_answer_is_rated_by_the_recorded_rate_next_to_it(tmp_path: Path) -> None:
+    made = table(tmp_path / "made.parquet", 0.5)
+    on = Subject("made", made, 0.93, [], [], (8.0, 1.0))
+    regrets = {(s, rate): on.regret(s, rate) for s in SIZES for rate in made.rates[s]}
+    assert min(r for r in regrets.values() if r is not None) == pytest.approx(0.0)
+    rate = made.rates[64][2]
+    assert on.regret(64, rate * 1.2) == regrets[64, rate] != regrets[64, made.rates[64][3]]
+    assert on.regret(48, rate) is None
+    rows = [
+        {"answer": "", "runs": 40 + k, "examples": 1000, "seconds": 2.0, "batch_size": 64,
+         "learning_rate": rate, "regret": 0.1 * k} for k in range(3)
+    ]  # fmt: skip
+    line = swept_line("made", "grow", rows)
+    assert (
+        line.startswith("| made | `grow` | 3 sweeps | 41 | 1,000 | 2.0 | 64 at") and "10%" in line
+    )
 
 
 def test_what_a_table_says_of_a_rate_is_kept(tmp_path: Path) -> None:
