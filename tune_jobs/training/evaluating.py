@@ -24,6 +24,7 @@ from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.workload import Batch, Workload, reaches
 
 EVERY = 6  # one example in so many stands for all: a target is missed after these and the hardest
+FEWEST = 300  # that stand for all, or all there are: fewer tell a curve too badly
 
 
 class Evaluation(NamedTuple):
@@ -51,18 +52,24 @@ class Aim:
 
     def order(self, every: int) -> tuple[Indices, int]:
         """Positions (n,) by loss, the largest first, but for one in `every`, which come before all
-        others, and how many these are; what was never seen is taken to be like the mean."""
+        others in no order of theirs, and how many these are; what was never seen is taken to be
+        like the mean."""
         seen = self.loss[~np.isnan(self.loss)]
         loss = np.nan_to_num(self.loss, nan=seen.mean() if len(seen) else 0.0)
         hardest = np.argsort(-loss, kind="stable")
         if not every:
             return hardest, 0
         shown = np.arange(len(loss)) % every == every // 2
-        return np.concatenate([hardest[shown], hardest[~shown]]), int(shown.sum())
+        return np.concatenate([np.sort(hardest[shown]), hardest[~shown]]), int(shown.sum())
 
     def note(self, positions: Indices, losses: torch.Tensor) -> None:
         """The `losses` (b,) of the examples at the first b of these positions."""
         self.loss[positions[: len(losses)]] = losses.float().cpu().numpy()
+
+
+def one_in(examples: int) -> int:
+    """One example in how many stands for so many: EVERY, or fewer where FEWEST lack."""
+    return max(1, min(EVERY, examples // FEWEST))
 
 
 class Evaluator:

@@ -24,7 +24,7 @@ from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
-from tune_jobs.training.evaluating import EVERY, Aim, Evaluator
+from tune_jobs.training.evaluating import Aim, Evaluator, one_in
 from tune_jobs.training.means import per_example
 from tune_jobs.training.precision import Precision
 from tune_jobs.training.segments import Course, Segment
@@ -225,7 +225,8 @@ class TrainingRun:
         reached = self.progress.updates_to_target is not None
         compared = stop in self.rung_at and not self.settings.stops_at_target
         whole = reached or compared or stop >= self.ends_in_vain
-        found = self.evaluate(self.validation, None if whole else self.aim, EVERY)
+        every = one_in(len(self.validation.indices))
+        found = self.evaluate(self.validation, None if whole else self.aim, every)
         if not found.finite:
             return {"val_loss": None}
         self._find_crossing(found.metric, snapshots, stop)
