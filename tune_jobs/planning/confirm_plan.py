@@ -18,7 +18,7 @@ from tune_jobs.config import SCHEDULES, SweepConfig
 from tune_jobs.judging.settling import BLOCKS, LONGEST
 from tune_jobs.planning.looks import confirm_runs, goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
-from tune_jobs.reading.sweep_runs import last_confirmed
+from tune_jobs.reading.sweep_runs import confirmed_at_last
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
 
@@ -53,7 +53,7 @@ def next_runs(
     more = look is None or goes_on(look, config)
     count = next_block(config, look) if more else look.seeds if look else 0
     alive: set[int] = set(rates) if look is None else {*look.alive, look.used or 0}
-    last = last_confirmed(trials)
+    last = {t.batch_size: t for t in confirmed_at_last(trials)}
     at = {
         size: _rate(config, trial, bases)
         if size in alive or size not in last
@@ -200,12 +200,7 @@ def _ends(
     seen: bool,
 ) -> dict[int, int]:
     """Examples at which a run of each batch size ends in vain; the whole budget at the most."""
-    last = last_confirmed(trials).get(leader)
-    confirmed = [
-        t for t in trials
-        if last and t.stage == "confirm" and t.batch_size == leader
-        and t.learning_rate == last.learning_rate
-    ]  # fmt: skip
+    confirmed = [t for t in confirmed_at_last(trials) if t.batch_size == leader]
     spent = [s for t in confirmed if (s := _spent(config, t)) is not None]
     needs = median(spent) if spent else _spent(config, rates[leader])
     if needs is None:

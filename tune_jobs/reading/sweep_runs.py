@@ -73,22 +73,20 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
     chosen: list[TrialResult] = []
     for size in sorted({t.batch_size for t in usable}):
         of = [t for t in usable if t.batch_size == size]
-        by_length = sorted(of, key=lambda t: t.examples_seen)
-        last = last_confirmed(of).get(size)
         confirmed: dict[int, TrialResult] = {}
-        for t in by_length:
-            if t.stage == "confirm" and last and t.learning_rate == last.learning_rate:
-                confirmed[t.seed] = _timed_as(t, confirmed.get(t.seed))
+        for t in sorted(confirmed_at_last(of), key=lambda t: t.examples_seen):
+            confirmed[t.seed] = _timed_as(t, confirmed.get(t.seed))
         best = best_trial([t for t in of if t.stage == "search"])
         chosen += confirmed.values() or ([best] if best else [])
     return chosen
 
 
-def last_confirmed(trials: Sequence[TrialResult]) -> dict[int, TrialResult]:
-    """By batch size the confirm run that ended last. Where a search that went on found a better
-    learning rate, what ran at another than this one's is not judged."""
-    of = (t for t in trials if t.stage == "confirm" and t.outcome != "failed")
-    return {t.batch_size: t for t in of}
+def confirmed_at_last(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """The confirm runs, of each batch size those at the learning rate of the one that ended last:
+    where a search that went on found a better rate, what ran at another is not judged."""
+    of = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
+    last = {t.batch_size: t.learning_rate for t in of}
+    return [t for t in of if t.learning_rate == last[t.batch_size]]
 
 
 def _timed_as(trial: TrialResult, shorter: TrialResult | None) -> TrialResult:

@@ -24,7 +24,7 @@ from tune_jobs.planning.looks import last_look, open_looks
 from tune_jobs.planning.schedule_runs import given_now, schedule_known
 from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.sweep_runs import (
-    last_confirmed,
+    confirmed_at_last,
     runs_of_sweep,
     scheduled_runs,
     searched_runs,
@@ -248,15 +248,13 @@ def left_out_of(trials: Sequence[TrialResult]) -> list[str]:
 
 def _run_anew(trials: Sequence[TrialResult]) -> list[str]:
     """The confirm runs at a rate that was worse than one found later."""
-    last = last_confirmed(trials)
-    replaced = Counter(
-        (t.batch_size, t.learning_rate) for t in trials
-        if t.stage == "confirm" and t.outcome != "failed"
-        and t.learning_rate != last[t.batch_size].learning_rate
-    )  # fmt: skip
+    of = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
+    ran = Counter((t.batch_size, t.learning_rate) for t in of)
+    judged = {(t.batch_size, t.learning_rate) for t in confirmed_at_last(trials)}
     return [
         f"Left out: runs of {size} at {rate:.2g} ({runs}), before the search found a better rate."
-        for (size, rate), runs in sorted(replaced.items())
+        for (size, rate), runs in sorted(ran.items())
+        if (size, rate) not in judged
     ]
 
 

@@ -1,7 +1,7 @@
 """Mean loss and metric over a split; of validation no more than tells whether the target is missed.
 
 An evaluation may end once too many examples fell short for the target, exactly as if all had been
-seen. So it begins with a part that stands for all, which the curve shows: every so manieth example
+seen. So it begins with a part that stands for all, which the curve shows: one example in so many,
 in the order of what they lost when they were last seen. It goes on with those that lost most.
 """
 
