@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
-from tune_jobs.reading.sweep_runs import crossing, runs_of_sweep
+from tune_jobs.reading.sweep_runs import runs_of_sweep
 from tune_jobs.reading.table_of_runs import COLUMNS, TableOfRuns, runs_of_table
 from tune_jobs.records import Measurement, TargetRun, TrialResult
+from tune_jobs.training.schedule import crossing
 
 
 def read(tmp_path: Path, text: str | bytes, mapping: dict[str, str] | None = None) -> TableOfRuns:

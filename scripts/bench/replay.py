@@ -43,9 +43,10 @@ from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.choosing import score
-from tune_jobs.reading.sweep_runs import crossing, runs_of_sweep, searched_runs
+from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
 from tune_jobs.records import BatchSizeProfile, Look, Measurement, NoiseScale, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
+from tune_jobs.training.schedule import crossing
 
 NEAR = 0.05
 CENTRE_OFF = math.log(3)  # the range's middle is off by up to so much, either way

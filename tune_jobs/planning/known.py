@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.clock import chosen
-from tune_jobs.reading.sweep_runs import crossing, curve
+from tune_jobs.reading.sweep_runs import curve
 from tune_jobs.records import (
     BatchSizeProfile,
     Measurement,
@@ -16,6 +16,7 @@ from tune_jobs.records import (
     RangePoint,
     TrialResult,
 )
+from tune_jobs.training.schedule import crossing
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from tune_jobs.planning.known import (
 )
 from tune_jobs.planning.search_plan import Range, learning_rate_range
 from tune_jobs.planning.tree_parzen import draw
-from tune_jobs.reading.sweep_runs import crossing, curve
+from tune_jobs.reading.sweep_runs import curve
 from tune_jobs.records import TrialResult
+from tune_jobs.training.schedule import crossing
 from tune_jobs.workload import reaches
 
 GUARD = 5  # one proposal in so many is TPE's own

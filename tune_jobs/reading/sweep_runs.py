@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 from tune_jobs.config import SweepConfig
 from tune_jobs.reading.choosing import best_trial
 from tune_jobs.records import Measurement, TargetRun, TrialResult
-from tune_jobs.training.schedule import resolution
+from tune_jobs.training.schedule import crossing, resolution
 from tune_jobs.workload import reaches
 
 Curve = tuple[tuple[float, float], ...]
@@ -127,20 +126,6 @@ def curve(trial: TrialResult, measurements: Iterable[Measurement]) -> Curve:
     if trial.examples_to_target is not None:
         points.setdefault(trial.examples_to_target, trial.target)
     return tuple(sorted(points.items()))
-
-
-def crossing(points: Curve, target: float, mode: str = "max") -> float | None:
-    """Examples at which the curve first reaches `target`, or None if it never does.
-
-    A curve that begins beyond the target reached it by its first evaluation: that is returned.
-    """
-    if points and reaches(points[0][1], target, mode):
-        return float(points[0][0])
-    for (before, low), (after, high) in pairwise(points):
-        if reaches(high, target, mode):
-            part = (target - low) / (high - low)
-            return float(before * (after / before) ** part)
-    return None
 
 
 def other_targets(

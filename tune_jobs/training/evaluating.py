@@ -1,8 +1,9 @@
 """Mean loss and metric over a split; of validation no more than tells whether the target is missed.
 
 An evaluation may end once too many examples fell short for the target, exactly as if all had been
-seen. So it begins with a part that stands for all, which the curve shows: one example in so many,
-in the order of what they lost when they were last seen. It goes on with those that lost most.
+seen. So it begins with a part that stands for all, one example in so many in the order of what they
+lost when they were last seen, and goes on with those that lost most. What is told of all is read
+from both: those that lost most as they are, the others as the part of them that was seen.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from tune_jobs.data.batches import Indices
 from tune_jobs.data.examples import Split, on_device
 from tune_jobs.training import device as devices
-from tune_jobs.training.means import Mean, Once, per_example
+from tune_jobs.training.means import Mean, Once, Values, per_example, weighed
 from tune_jobs.training.out_of_memory import is_out_of_memory
 from tune_jobs.workload import Batch, Workload, reaches
 
@@ -28,7 +29,7 @@ FEWEST = 300  # that stand for all, or all there are: fewer tell a curve too bad
 
 
 class Evaluation(NamedTuple):
-    """Mean loss and metric over the first `examples` of those asked for."""
+    """Mean loss and metric over a split, read from so many `examples` of it."""
 
     loss: float
     metric: float
@@ -50,21 +51,44 @@ class Aim:
     def at(cls, target: float, split: Split) -> Aim:
         return cls(target, np.full(len(split.indices), np.nan, np.float32))
 
-    def order(self, every: int) -> tuple[Indices, int]:
-        """Positions (n,) by loss, the largest first, but for one in `every`, which come before all
-        others in no order of theirs, and how many these are; what was never seen is taken to be
-        like the mean."""
+    def order(self, every: int) -> Order:
+        """One in `every` first, in no order of theirs, then the others by loss, the largest first;
+        what was never seen is taken to be like the mean."""
         seen = self.loss[~np.isnan(self.loss)]
         loss = np.nan_to_num(self.loss, nan=seen.mean() if len(seen) else 0.0)
         hardest = np.argsort(-loss, kind="stable")
-        if not every:
-            return hardest, 0
-        shown = np.arange(len(loss)) % every == every // 2
-        return np.concatenate([np.sort(hardest[shown]), hardest[~shown]]), int(shown.sum())
+        ranks = np.arange(len(loss))
+        shown = ranks % every == every // 2
+        first = ranks[shown][np.argsort(hardest[shown])]
+        ranks = np.concatenate([first, ranks[~shown]])
+        return Order(hardest[ranks], ranks, len(first))
 
     def note(self, positions: Indices, losses: torch.Tensor) -> None:
         """The `losses` (b,) of the examples at the first b of these positions."""
         self.loss[positions[: len(losses)]] = losses.float().cpu().numpy()
+
+
+class Order(NamedTuple):
+    """In which order n examples are evaluated: their `positions` (n,), and by how many each was
+    surpassed in what it lost when it was last seen, `ranks` (n,). The first `shown` stand for all.
+    """
+
+    positions: Indices
+    ranks: Indices
+    shown: int
+
+    @classmethod
+    def plain(cls, examples: int) -> Order:
+        """As they come."""
+        return cls(np.arange(examples), np.arange(examples), 0)
+
+    def stands_for(self, seen: int) -> npt.NDArray[np.float64]:
+        """How many examples each of the first `seen` stands for (seen,): itself, where all that
+        lost more were seen too; those of the shown that lost less share what is left."""
+        known = self.ranks[seen - 1] + 1 if seen > self.shown else 0
+        shares = self.ranks[:seen] >= known
+        left = len(self.ranks) - known
+        return np.where(shares, left / max(1, shares.sum()), 1.0)
 
 
 def one_in(examples: int) -> int:
@@ -86,17 +110,16 @@ class Evaluator:
         self.batch = devices.EVALUATION_BATCH[device.type]
 
     @torch.inference_mode()
-    def __call__(self, split: Split, aim: Aim | None = None, every: int = 0) -> Evaluation:
-        """Mean loss and metric over a split. Where the target of `aim` is missed, over one example
-        in `every` at the most, of the first ones looked at if 0; their metric misses it too, by as
-        little as is known if they would reach it.
+    def __call__(self, split: Split, aim: Aim | None = None) -> Evaluation:
+        """Mean loss and metric over a split; read from some of it where the target of `aim` is
+        missed, and then the metric misses it too, by as little as is known if it would reach it.
 
         Raises:
             MemoryError: not even one example fits.
         """
         while True:
             try:
-                return self._evaluate(split, aim, every)
+                return self._evaluate(split, aim)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -104,41 +127,42 @@ class Evaluator:
                     raise MemoryError(f"while one example was evaluated: {error}") from error
             self.batch //= 2
 
-    def _evaluate(self, split: Split, aim: Aim | None, every: int) -> Evaluation:
+    def _evaluate(self, split: Split, aim: Aim | None) -> Evaluation:
         self.model.eval()
-        model, metric = Once(self.model), self.workload.metric
-        loss, value, part = Mean(), Mean(), None
-        order, shown = (np.arange(len(split.indices)), 0) if aim is None else aim.order(every)
+        model, metric, of = Once(self.model), self.workload.metric, len(split.indices)
+        order = Order.plain(of) if aim is None else aim.order(one_in(of))
+        loss, value = Mean(), Mean()
+        lost: list[Values] = []
+        got: list[Values] = []
 
         def batches() -> Iterator[Batch]:
-            for batch in self._batches(split, order, shown):
+            for batch in self._batches(split, order):
                 model.forget()
-                losses = per_example(self.workload.loss(model, batch), "loss")
+                lost.append(per_example(self.workload.loss(model, batch), "loss"))
                 if aim is not None:
-                    aim.note(order[loss.examples :], losses[0])
-                loss.add(losses)
+                    aim.note(order.positions[loss.examples :], lost[-1][0])
+                loss.add(lost[-1])
                 yield batch
 
         if metric.evaluate is not None:
             found = float(metric.evaluate(model, batches()))
             return Evaluation(loss.mean, found, loss.examples)
         for batch in batches():
-            value.add(per_example(metric(model, batch), "metric"))
-            if part is None and value.examples >= shown:
-                part = Evaluation(loss.mean, metric.finished(value.mean), value.examples)
+            got.append(per_example(metric(model, batch), "metric"))
+            value.add(got[-1])
             if not math.isfinite(loss.total):
                 break
-            most = self._at_best(value, len(order))
+            most = self._at_best(value, of)
             if aim is not None and most is not None and not reaches(most, aim.target, metric.mode):
-                if part is None:
-                    break
+                each = order.stands_for(value.examples)
+                told = metric.finished(weighed(got, each))
                 worse = min if metric.mode == "max" else max
-                return part._replace(metric=worse(part.metric, most))
+                return Evaluation(weighed(lost, each), worse(told, most), value.examples)
         return Evaluation(loss.mean, metric.finished(value.mean), value.examples)
 
-    def _batches(self, split: Split, order: Indices, shown: int) -> Iterator[Batch]:
-        """Of `self.batch` examples each; none holds both of the first `shown` and of others."""
-        indices = split.indices[order]
+    def _batches(self, split: Split, order: Order) -> Iterator[Batch]:
+        """Of `self.batch` examples each; none holds both of those shown and of others."""
+        indices, shown = split.indices[order.positions], order.shown
         begins = [*range(0, shown, self.batch), *range(shown, len(indices), self.batch)]
         ends = [*begins[1:], len(indices)]
         parts = ((at, indices[at:end]) for at, end in zip(begins, ends, strict=True))

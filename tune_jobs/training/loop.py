@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import count, islice
 from typing import Any, Self
 
@@ -24,14 +24,11 @@ from tune_jobs.recipe import PLAIN, Recipe
 from tune_jobs.training import device as devices
 from tune_jobs.training import optimizers, schedule
 from tune_jobs.training.energy import Joules
-from tune_jobs.training.evaluating import Aim, Evaluator, one_in
+from tune_jobs.training.evaluating import Aim, Evaluator
 from tune_jobs.training.means import per_example
 from tune_jobs.training.precision import Precision
 from tune_jobs.training.segments import Course, Segment
 from tune_jobs.workload import Batch, Workload, reaches
-
-Weights = dict[str, torch.Tensor]
-STEEPEST = 2.0  # what is missing falls no faster than the examples grow to this power
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,8 @@ class RunSettings:
         most_examples: the first evaluation from there on ends a run that missed its target; None:
             the budget.
         test_updates: updates after which the test metric is measured too, beside rungs and end.
-        test_examples: how many of the test split are looked at; None for all.
+        test_examples: how many of the test split are looked at in the end; None for all.
+        test_sample: how many of them before the end.
         train_sample: examples of the training split whose metric is measured at the end.
         evaluation_threads: CPU threads while evaluating; None leaves them as they are.
     """
@@ -67,6 +65,7 @@ class RunSettings:
     most_examples: int | None = None
     test_updates: tuple[int, ...] = ()
     test_examples: int | None = None
+    test_sample: int | None = None
     train_sample: int = 0
     evaluation_threads: int | None = None
 
@@ -103,8 +102,11 @@ class Report:
 
 @dataclass
 class Progress:
-    """Everything that changes while a run goes on, beside weights and random state. The target is
-    not reached before `soonest` updates."""
+    """Everything that changes while a run goes on, beside weights and random state.
+
+    The target was last missed after `missed_updates`, by a metric of `missed_metric`; it is not
+    reached before `soonest` updates.
+    """
 
     updates: int = 0
     train_seconds: float = 0.0
@@ -114,21 +116,15 @@ class Progress:
     updates_to_target: int | None = None
     train_seconds_to_target: float | None = None
     energy_joules: float | None = None
+    missed_updates: int = 0
+    missed_metric: float | None = None
+    missed_seconds: float = 0.0
     soonest: int = 0
 
     @classmethod
     def of(cls, kept: dict[str, Any]) -> Self:
         """As kept, of an earlier version maybe, which knew other things."""
         return cls(**{f.name: kept[f.name] for f in fields(cls) if f.name in kept})
-
-
-@dataclass
-class Snapshot:
-    """Weights kept between two evaluations, to find where the target was crossed."""
-
-    updates: int
-    train_seconds: float
-    weights: Weights = field(repr=False)
 
 
 class TrainingRun:
@@ -196,13 +192,13 @@ class TrainingRun:
         already = self.progress.wall_time_seconds
         stop = self._next_stop()
         with self._energy_meter():
-            losses, snapshots = self._train_until(stop)
+            losses = self._train_until(stop)
         train_loss = float(np.mean(losses))
         if not math.isfinite(train_loss):
             self.progress.wall_time_seconds = already + time.perf_counter() - began
             return self._report(train_loss=None)
         with self._evaluation_clock():
-            seen = self._evaluate_all(stop, snapshots)
+            seen = self._evaluate_all(stop)
         self.progress.wall_time_seconds = already + time.perf_counter() - began
         return self._report(train_loss=train_loss, **seen)
 
@@ -216,7 +212,7 @@ class TrainingRun:
         stop = next(s for s, n in zip(ahead, after, strict=True) if n > soonest or s in self.marked)
         return stop if reached else min(stop, self.ends_in_vain)
 
-    def _evaluate_all(self, stop: int, snapshots: list[Snapshot]) -> dict[str, Any]:
+    def _evaluate_all(self, stop: int) -> dict[str, Any]:
         """Validation always; test and training sample at the end, and test at the marks asked.
 
         Validation is whole from the target on and at the end, and where trials that go on past the
@@ -225,16 +221,16 @@ class TrainingRun:
         reached = self.progress.updates_to_target is not None
         compared = stop in self.rung_at and not self.settings.stops_at_target
         whole = reached or compared or stop >= self.ends_in_vain
-        every = one_in(len(self.validation.indices))
-        found = self.evaluate(self.validation, None if whole else self.aim, every)
+        found = self.evaluate(self.validation, None if whole else self.aim)
         if not found.finite:
             return {"val_loss": None}
-        self._find_crossing(found.metric, snapshots, stop)
-        self.progress.soonest = self._soonest(found.metric)
+        if not reached:
+            self._find_crossing(found.metric, stop)
         seen = {"val_loss": found.loss, "val_metric": found.metric, "val_examples": found.examples}
         last = self._is_last(stop)
         if self.test and (last or stop in self.rung_at or stop in self.settings.test_updates):
-            seen["test_metric"] = self.evaluate(self.test).metric
+            sample = self.test.indices[: None if last else self.settings.test_sample]
+            seen["test_metric"] = self.evaluate(Split(self.test.examples, sample)).metric
         if last and len(self.train_sample.indices):
             seen["train_metric"] = self.evaluate(self.train_sample).metric
         return seen
@@ -249,25 +245,18 @@ class TrainingRun:
         """Where the run stands when it cannot go on: no evaluation."""
         return self._report(train_loss=None)
 
-    def _train_until(self, stop: int) -> tuple[list[float], list[Snapshot]]:
-        progress = self.progress
-        keep = set(schedule.snapshot_updates(progress.updates, stop))
-        if progress.updates_to_target is not None or self.settings.recipe.ends_with_the_budget:
-            keep = set()
-        losses, snapshots = [], []
+    def _train_until(self, stop: int) -> list[float]:
+        """The mean loss of each update until then."""
+        progress, losses = self.progress, []
         self.model.train()
         devices.synchronize(self.device)
         before, began = progress.train_seconds, time.perf_counter()
         while progress.updates < stop:
             losses.append(self.update(self.next_batch()))
             progress.updates += 1
-            if progress.updates in keep:
-                devices.synchronize(self.device)
-                seconds = before + time.perf_counter() - began
-                snapshots.append(Snapshot(progress.updates, seconds, self._weights()))
         devices.synchronize(self.device)
         progress.train_seconds = before + time.perf_counter() - began
-        return [float(loss) for loss in losses], snapshots
+        return [float(loss) for loss in losses]
 
     def next_batch(self) -> Iterator[Batch]:
         """The micro-batches of the next update, on the device; to be used up by `update`."""
@@ -337,15 +326,31 @@ class TrainingRun:
         """All parameters that the optimizer trains."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _weights(self) -> Weights:
-        return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-
     def _reaches(self, value: float) -> bool:
         return reaches(value, self.settings.target, self.workload.metric.mode)
 
+    def _find_crossing(self, value: float, stop: int) -> None:
+        """Where the target was crossed since it was missed last, if `value` reaches it: read
+        between both evaluations, to the next whole update. A run that means something only at its
+        end reaches it there or not at all."""
+        now, at_the_end = self.progress, self.settings.recipe.ends_with_the_budget
+        if not self._reaches(value) or (at_the_end and stop < self.stops[-1]):
+            now.missed_updates, now.missed_metric = now.updates, value
+            now.missed_seconds, now.soonest = now.train_seconds, self._soonest(value)
+            return
+        found = now.updates
+        if now.missed_metric is not None and not at_the_end:
+            ends = ((now.missed_updates, now.missed_metric), (now.updates, value))
+            points = [(self.course.examples(updates), metric) for updates, metric in ends]
+            at = schedule.crossing(points, self.settings.target, self.workload.metric.mode)
+            found = min(found, self.course.updates_for(at or points[1][0]))
+        since, seconds = now.updates - now.missed_updates, now.train_seconds - now.missed_seconds
+        now.updates_to_target = found
+        now.train_seconds_to_target = now.train_seconds - seconds * (now.updates - found) / since
+
     def _soonest(self, value: float) -> int:
-        """Updates before which a run that stands at `value` does not reach its target, within an
-        octave."""
+        """Updates before which a run that stands at `value` is not expected at its target, within
+        an octave: what is missing falls no faster than examples grow."""
         metric, seen = self.workload.metric, self.course.examples(self.progress.updates)
         if metric.best is None:
             return 0
@@ -353,26 +358,7 @@ class TrainingRun:
         missing, allowed = abs(best - value), abs(best - self.settings.target)
         if not missing > allowed > 0:
             return 0
-        return self.course.updates_for(seen * min(2.0, (missing / allowed) ** (1 / STEEPEST)))
-
-    def _find_crossing(self, val_metric: float, snapshots: list[Snapshot], stop: int) -> None:
-        """The first of the kept weights that reaches the target, once it is reached; to be missed
-        takes few examples, so that they are gone through from the first on. A run that means
-        something only at its end reaches it there or not at all."""
-        progress, at_the_end = self.progress, self.settings.recipe.ends_with_the_budget
-        if progress.updates_to_target is not None or not self._reaches(val_metric):
-            return
-        if at_the_end and stop < self.stops[-1]:
-            return
-        found, now = Snapshot(progress.updates, progress.train_seconds, {}), self._weights()
-        for snapshot in snapshots:
-            self.model.load_state_dict(snapshot.weights)
-            if self._reaches(self.evaluate(self.validation, self.aim).metric):
-                found = snapshot
-                break
-        self.model.load_state_dict(now)
-        progress.updates_to_target = found.updates
-        progress.train_seconds_to_target = found.train_seconds
+        return self.course.updates_for(seen * min(2.0, missing / allowed))
 
     @contextmanager
     def _energy_meter(self) -> Iterator[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from tune_jobs.errors import UserError
@@ -57,6 +59,15 @@ class Mean:
     def at_best(self, best: float, of: int) -> float:
         """What it comes to if all the rest of `of` examples have the value `best`."""
         return (self.total + best * (of - self.examples)) / of
+
+
+def weighed(given: Sequence[Values], each: npt.NDArray[np.float64]) -> float:
+    """The weighted mean of the values of several batches, of which the n-th example counts
+    `each[n]` times."""
+    values = torch.cat([v.cpu().double() for v, _ in given])
+    weights = torch.cat([torch.ones(len(v)) if w is None else w.cpu() for v, w in given])
+    weights = weights * torch.from_numpy(each)
+    return float((values * weights).sum() / weights.sum())
 
 
 class Once:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from tune_jobs.training.segments import Course
+from tune_jobs.workload import reaches
 
-OCTAVES = 5
+OCTAVES = 6
 EVALUATIONS_PER_OCTAVE = 4
-SNAPSHOTS_PER_INTERVAL = 4
+READ = 5  # a crossing is read between two evaluations to a part of what lies between them
 
 
 def updates_for(examples: float, batch_size: int) -> int:
@@ -46,20 +48,26 @@ def landmark_updates(budget: int, course: Course, rungs: Iterable[int]) -> tuple
     return tuple(sorted({course.updates_for(p) for p in [*rungs, *marks]}))
 
 
-def snapshot_updates(after: int, until: int) -> tuple[int, ...]:
-    """Updates strictly between two evaluations at which weights are kept for the crossing.
+def crossing(
+    points: Sequence[tuple[float, float]], target: float, mode: str = "max"
+) -> float | None:
+    """Examples at which a curve of (examples, metric) first reaches `target`, or None if it never
+    does: linear in the logarithm of the examples between two points.
 
-    With a step of a quarter split in five, the target's crossing is known to 5 % of the examples
-    seen, or to one update where an update is more.
+    A curve that begins beyond the target reached it by its first evaluation: that is returned.
     """
-    parts = SNAPSHOTS_PER_INTERVAL + 1
-    inner = {after + round((until - after) * k / parts) for k in range(1, parts)}
-    return tuple(sorted(inner - {after, until}))
+    if points and reaches(points[0][1], target, mode):
+        return float(points[0][0])
+    for (before, low), (after, high) in pairwise(points):
+        if reaches(high, target, mode):
+            part = (target - low) / (high - low)
+            return float(before * (after / before) ** part)
+    return None
 
 
 def resolution(examples_to_target: float, budget: int, batch_size: int) -> float:
     """Within what part of itself a run's examples to target are known; at least one update."""
     first = budget / 2**OCTAVES
-    soon = examples_to_target < first + batch_size  # evaluations come at whole updates
-    apart = first if soon else examples_to_target / EVALUATIONS_PER_OCTAVE
-    return max(apart / (SNAPSHOTS_PER_INTERVAL + 1), batch_size) / examples_to_target
+    if examples_to_target < first + batch_size:  # evaluations come at whole updates
+        return 1.0
+    return max(1 / (EVALUATIONS_PER_OCTAVE * READ), batch_size / examples_to_target)

@@ -34,7 +34,7 @@ from tune_jobs.tuning.requests import Requests, TrialRequest
 from tune_jobs.workload import Workload
 from tune_jobs.workload_source import WorkloadSource
 
-TEST_SAMPLE = 1000  # of the test split, for a run that is not trained to the whole budget
+TEST_SAMPLE = 1000  # of the test split, but for the end of a run that is trained to the budget
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ class BatchSizeTrial(tune.Trainable):  # type: ignore[misc]
             most_examples=config.get("most_examples"),
             test_updates=shared.test_updates if whole else (),
             test_examples=None if whole else TEST_SAMPLE,
+            test_sample=TEST_SAMPLE,
             train_sample=shared.train_sample if whole else 0,
             evaluation_threads=shared.evaluation_threads if config.get("alone") else None,
         )

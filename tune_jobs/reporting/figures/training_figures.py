@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tune_jobs.formatting import count, learning_rate, on_split, target_name, with_unit
 from tune_jobs.reading.choosing import goodness
-from tune_jobs.reading.sweep_runs import crossing, runs_to_judge
+from tune_jobs.reading.sweep_runs import runs_to_judge
 from tune_jobs.records import Measurement, NoiseScale, TrialResult
 from tune_jobs.reporting.figures.axes import log_axis, metric_scale
 from tune_jobs.reporting.figures.drawing import (
@@ -29,6 +29,7 @@ from tune_jobs.reporting.figures.drawing import (
 )
 from tune_jobs.reporting.figures.marks import band, dots, interval, label_ends, level, note, ring
 from tune_jobs.reporting.terminal import named_target
+from tune_jobs.training.schedule import crossing
 from tune_jobs.verdicts import Verdict
 
 MOST_POINTS = 60
