@@ -56,6 +56,13 @@ def test_where_they_contradict_the_profile_it_is_less_known() -> None:
     assert math.sqrt(beside.variance[256]) < math.log(1.5 / 0.7), "no wider than they lie apart"
 
 
+def test_of_runs_alone_the_one_that_a_neighbour_slowed_down_is_not_heard() -> None:
+    timed = [*alone({16: 1.0, 64: 1.4}), *alone({64: 1.02})]
+    found, undisturbed = clock_of(profiles(0.02), timed), alone({16: 1.0, 64: 1.02})
+    assert found.off[64] == pytest.approx(clock_of(profiles(0.02), undisturbed).off[64], abs=0.01)
+    assert found.variance[64] < 0.02**2
+
+
 def test_a_profile_by_itself_stands() -> None:
     assert clock_of(profiles(0.1), runs_of({16: 1.0, 64: 1.0})).off == {}
     one = clock_of(profiles(0.1), alone({16: 1.2}))  # beside none it tells nothing of the others

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from statistics import fmean, median
+from statistics import fmean, median, median_low
 from typing import NamedTuple
 
 from tune_jobs.measure.clock import A_ROUND, chosen
@@ -65,7 +65,8 @@ class Clock(NamedTuple):
 
 def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) -> Clock:
     """The profile, and what the runs say that were timed alone, each weighed by its spread: a run
-    counts as one round. By what they lie further apart than that allows, both are to blame alike.
+    counts as one round, and of several the lower middle one, since neighbours only slow a run down.
+    By what they lie further apart than that allows, both are to blame alike.
 
     What all batch sizes have in common favours none of them, and is left out.
     """
@@ -78,7 +79,7 @@ def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) ->
             logs.setdefault(run.batch_size, []).append(math.log(timed / profiled))
     if len(logs) < 2:
         return Clock({}, variance)
-    found = {size: fmean(of) for size, of in logs.items()}
+    found = {size: median_low(of) for size, of in logs.items()}
     alone = {size: a_round[size] / len(of) for size, of in logs.items()}
     expected = fmean(variance[size] + alone[size] for size in logs)
     blamed = max(0.0, statistics.variance(found.values()) - expected) / 2

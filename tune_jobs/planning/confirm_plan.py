@@ -10,7 +10,7 @@ for accuracy and curves; not where a batch schedule follows, which ends at the t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from statistics import median
 
@@ -25,6 +25,8 @@ from tune_jobs.training.scaling import scaled_learning_rate
 FIRST_BLOCK = 2  # seeds of every batch size; then those that are alive go on in BLOCKS
 WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
 LONGEST_UNSEEN = 2.0  # as LONGEST, of a leader of which one run of the search is known
+SLOW = math.log(1.1)  # beyond the profile, beside the others: then a run alone is timed once more
+TIMED = 3  # runs of a batch size that are alone, at the most
 
 
 def seeds_of(config: SweepConfig, count: int) -> tuple[int, ...]:
@@ -72,7 +74,6 @@ def next_runs(
         if size in alive & at.keys() and at[size][1] not in tried
     }
     goes_whole = not _by_target(config) or not (more or anew or config.search in SCHEDULES)
-    timed = {(t.batch_size, t.learning_rate) for t in confirmed if t.alone}
     planned = [
         ConfirmRun(
             size,
@@ -80,7 +81,6 @@ def next_runs(
             seed,
             config.budget_examples if size in whole else ends[size],
             whole=goes_whole and size in whole and seed in whole_seeds,
-            alone=size in whole and seed == whole_seeds[0],
             space=trial.space,
         )
         for seed in seeds_of(config, max(count, min(WHOLE_SEEDS, config.seeds)))
@@ -90,12 +90,36 @@ def next_runs(
         or (size in whole and seed in whole_seeds and (more or goes_whole))
     ]
     made = _made(config, trials)
-    missing = [
-        replace(run, alone=run.alone and (run.batch_size, run.learning_rate) not in timed)
-        for run in planned
-        if not _is_made(run, made)
-    ]
-    return sorted(missing, key=lambda run: run.alone)
+    missing = [run for run in planned if not _is_made(run, made)]
+    if not (more or anew):  # nothing is decided any more
+        return missing
+    clocks = _clocks([t for t in confirmed if t.learning_rate == at.get(t.batch_size, (0, 0))[1]])
+    return _some_alone(missing, (whole - clocks.keys()) | (_disturbed(clocks) & alive))
+
+
+def _some_alone(runs: Sequence[ConfirmRun], sizes: Set[int]) -> list[ConfirmRun]:
+    """The first run of each of those batch sizes is to be alone, after all others."""
+    first = {run.batch_size: run for run in reversed(runs) if run.batch_size in sizes}
+    told = [replace(run, alone=run is first.get(run.batch_size)) for run in runs]
+    return sorted(told, key=lambda run: run.alone)
+
+
+def _clocks(trials: Sequence[TrialResult]) -> dict[int, list[float]]:
+    """Of the runs of each batch size that were alone, the log of what they took over what was
+    profiled."""
+    found: dict[int, list[float]] = {}
+    for t in trials:
+        if t.alone and t.train_seconds > 0 and t.measured_train_seconds > 0:
+            log = math.log(t.measured_train_seconds / t.train_seconds)
+            found.setdefault(t.batch_size, []).append(log)
+    return found
+
+
+def _disturbed(clocks: Mapping[int, Sequence[float]]) -> set[int]:
+    """Batch sizes to be timed once more: even the quickest of so many runs took longer, beside the
+    profile, than one of another batch size. A neighbour slows a run down, none makes it faster."""
+    least = min((min(of) for of in clocks.values()), default=0.0)
+    return {s for s, of in clocks.items() if min(of) > least + SLOW and len(of) < TIMED}
 
 
 def run_anew(runs: Sequence[ConfirmRun], trials: Sequence[TrialResult]) -> set[int]:
