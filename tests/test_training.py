@@ -18,7 +18,7 @@ from tune_jobs.data.dataset import Dataset, open_dataset
 from tune_jobs.data.sources import prepare
 from tune_jobs.errors import StoreError, UserError
 from tune_jobs.training import allocator, checkpoint, device, optimizers, scaling, schedule
-from tune_jobs.training.loop import Report
+from tune_jobs.training.loop import FARTHEST, Report
 from tune_jobs.training.segments import Course
 
 
@@ -206,7 +206,7 @@ def test_once_the_target_is_reached_only_landmarks_are_evaluated(digits: Dataset
     assert easy[-1].val_metric == never[-1].val_metric
 
 
-def test_far_from_the_target_a_run_is_evaluated_at_its_rungs_and_once_an_octave(
+def test_far_from_the_target_a_run_is_evaluated_at_its_rungs_and_once_in_two_octaves(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice as much is missing: twice the examples are needed at the least."""
@@ -220,7 +220,7 @@ def test_far_from_the_target_a_run_is_evaluated_at_its_rungs_and_once_an_octave(
     for one, after in pairwise(far):
         missing = (1 - (one.val_metric or 0.0)) / 0.02
         skipped = [r for r in every if one.examples_seen < r.examples_seen < after.examples_seen]
-        assert all(r.examples_seen <= one.examples_seen * min(2.0, missing) for r in skipped)
+        assert all(r.examples_seen <= one.examples_seen * min(FARTHEST, missing) for r in skipped)
 
 
 def test_pages_are_kept_where_the_allocator_is_glibc() -> None:

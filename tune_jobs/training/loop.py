@@ -30,6 +30,8 @@ from tune_jobs.training.precision import Precision
 from tune_jobs.training.segments import Course, Segment
 from tune_jobs.workload import Batch, Workload, reaches
 
+FARTHEST = 4.0  # times the examples seen so far: no evaluation is put off beyond them
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -350,7 +352,7 @@ class TrainingRun:
 
     def _soonest(self, value: float) -> int:
         """Updates before which a run that stands at `value` is not expected at its target, within
-        an octave: what is missing falls no faster than examples grow."""
+        two octaves: what is missing falls no faster than examples grow."""
         metric, seen = self.workload.metric, self.course.examples(self.progress.updates)
         if metric.best is None:
             return 0
@@ -358,7 +360,7 @@ class TrainingRun:
         missing, allowed = abs(best - value), abs(best - self.settings.target)
         if not missing > allowed > 0:
             return 0
-        return self.course.updates_for(seen * min(2.0, missing / allowed))
+        return self.course.updates_for(seen * min(FARTHEST, missing / allowed))
 
     @contextmanager
     def _energy_meter(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ from tune_jobs.tuning.requests import Requests, TrialRequest
 from tune_jobs.workload import Workload
 from tune_jobs.workload_source import WorkloadSource
 
-TEST_SAMPLE = 1000  # of the test split, but for the end of a run that is trained to the budget
+TEST_SAMPLE = 500  # of the test split, but for the end of a run that is trained to the budget
 
 
 @dataclass(frozen=True)
