@@ -12,7 +12,7 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.planning.confirm_plan import best_rates
 from tune_jobs.records import TrialResult
 
-MAY_WIN = 2.0  # times the fastest, each by its best trial of the search
+MAY_WIN = 1.5  # times the fastest, each by its best trial of the search
 FEWEST = 3
 
 
