@@ -46,9 +46,7 @@ def searched(needs: Mapping[int, int | None]) -> list[TrialResult]:
     ]  # fmt: skip
 
 
-def test_batch_sizes_within_one_and_a_half_times_the_fastest_are_worth_timing_and_three_at_the_least() -> (
-    None
-):
+def test_what_took_1_5_times_the_fastest_at_the_most_is_timed_and_three_at_the_least() -> None:
     needs: dict[int, int | None] = {16: 1000, 32: 1300, 64: 1400, 128: 1500, 256: 1600}
     assert worth_timing(CONFIG, searched(needs), COST) == {16, 32, 64, 128}
     needs = {16: 1000, 32: 3000, 64: 5000, 128: None, 256: None}
