@@ -132,9 +132,9 @@ def check_trials(rows: list[TrialResult]) -> None:
     for size in (64, 256):
         assert any(r.outcome == "finished" for r in raced if r.batch_size == size)
     confirmed = [r for r in rows if r.stage == "confirm"]
-    made = [(r.seed, r.batch_size, r.examples_seen == 1536) for r in confirmed]
-    assert len(set(made)) == len(made)
-    whole = sorted((seed, size) for seed, size, ended in made if ended)
+    made = [(r.seed, r.batch_size, r.examples_seen == 1536, r.learning_rate) for r in confirmed]
+    assert len(set(made)) == len(made)  # a seed runs anew where a better rate was found
+    whole = sorted((seed, size) for seed, size, ended, _ in made if ended)
     assert whole == [(1, 64), (1, 256), (2, 64), (2, 256)]  # both are next to the one to use
     assert {r.seed for r in confirmed if r.alone} == {1}
     for row in confirmed:
