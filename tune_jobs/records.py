@@ -140,7 +140,7 @@ class Measurement:
     accuracy, `val_accuracy`, `test_accuracy` and `train_accuracy` are the same. Those of test and
     training (on a sample of the training split as large as the validation split, without dropout)
     are present at some reports only, and decide nothing.
-    `val_examples` are those that validation rests on: it ends once the target is known to be
+    `val_examples` are those that validation is read from: it ends once the target is known to be
     missed.
     """
 
@@ -179,8 +179,9 @@ class TrialResult:
             (a member of a population) those that it trained with last.
         learning_rate: the rate the optimizer used; `base_learning_rate` is that rate carried to
             the reference batch of 256 by the optimizer's scaling rule.
-        examples_to_target: examples seen when the validation metric first reached `target`, or None
-            if it never did (the run is censored at `examples_seen`).
+        examples_to_target: examples seen when the validation metric first reached `target`, read
+            between the evaluation that saw it reached and the one before, to the next whole update;
+            None if it never did (the run is censored at `examples_seen`).
         train_seconds: training time without contention: updates times the profiled step seconds of
             this batch size on this device type; evaluation left out. Without a profile of the
             device it is `measured_train_seconds`.

@@ -15,6 +15,7 @@ from dataclasses import replace
 from statistics import median
 
 from tune_jobs.config import SCHEDULES, SweepConfig
+from tune_jobs.judging.cautions import AGREE
 from tune_jobs.judging.settling import BLOCKS, LONGEST
 from tune_jobs.planning.looks import confirm_runs, goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
@@ -25,7 +26,6 @@ from tune_jobs.training.scaling import scaled_learning_rate
 FIRST_BLOCK = 2  # seeds of every batch size; then those that are alive go on in BLOCKS
 WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
 LONGEST_UNSEEN = 2.0  # as LONGEST, of a leader of which one run of the search is known
-SLOW = math.log(1.1)  # beyond the profile, beside the others: then a run alone is timed once more
 TIMED = 3  # runs of a batch size that are alone, at the most
 
 
@@ -119,7 +119,9 @@ def _disturbed(clocks: Mapping[int, Sequence[float]]) -> set[int]:
     """Batch sizes to be timed once more: even the quickest of so many runs took longer, beside the
     profile, than one of another batch size. A neighbour slows a run down, none makes it faster."""
     least = min((min(of) for of in clocks.values()), default=0.0)
-    return {s for s, of in clocks.items() if min(of) > least + SLOW and len(of) < TIMED}
+    return {
+        s for s, of in clocks.items() if min(of) > least + math.log1p(AGREE) and len(of) < TIMED
+    }
 
 
 def run_anew(runs: Sequence[ConfirmRun], trials: Sequence[TrialResult]) -> set[int]:
