@@ -1,4 +1,4 @@
-"""What a batch size takes beside another: the profile's seconds, and those of runs alone."""
+"""What a batch size takes beside another: the profile's seconds, and the clock's of the runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests import rows
 from tests.judged import runs_of, used, verdict_of
-from tune_jobs.judging.speed import clock_of
+from tune_jobs.judging.speed import CONTENTION, clock_of
 from tune_jobs.records import BatchSizeProfile, TargetRun
 
 
@@ -56,11 +56,31 @@ def test_where_they_contradict_the_profile_it_is_less_known() -> None:
     assert math.sqrt(beside.variance[256]) < math.log(1.5 / 0.7), "no wider than they lie apart"
 
 
-def test_of_runs_alone_the_one_that_a_neighbour_slowed_down_is_not_heard() -> None:
-    timed = [*alone({16: 1.0, 64: 1.4}), *alone({64: 1.02})]
-    found, undisturbed = clock_of(profiles(0.02), timed), alone({16: 1.0, 64: 1.02})
-    assert found.off[64] == pytest.approx(clock_of(profiles(0.02), undisturbed).off[64], abs=0.01)
-    assert found.variance[64] < 0.02**2
+def beside(ratio: Mapping[int, Sequence[float]]) -> list[TargetRun]:
+    """As `alone`, of runs that had others beside them."""
+    return [
+        replace(run, alone=False)
+        for size, of in ratio.items()
+        for one in of
+        for run in alone({size: one})
+    ]
+
+
+def test_of_three_runs_those_that_a_neighbour_slowed_down_or_did_not_count_little() -> None:
+    timed = [*alone({16: 1.0, 64: 1.4}), *alone({16: 1.01, 64: 1.02}), *alone({16: 0.99, 64: 1.0})]
+    found = clock_of(profiles(0.02), timed)
+    assert abs(found.off[64] - found.off[16]) < 0.01
+
+
+def test_runs_with_others_beside_them_are_heard_as_well() -> None:
+    """By how they scatter; and however many there are, what neighbours cost may differ."""
+    slower = {16: (1.2, 1.25, 1.15), 64: (1.0, 1.05, 0.95)}
+    few = clock_of(profiles(0.1), beside(slower))
+    many = clock_of(profiles(0.1), beside({size: of * 30 for size, of in slower.items()}))
+    assert many.off[16] - many.off[64] > few.off[16] - few.off[64] > 0.05
+    assert CONTENTION**2 / 2 < many.variance[16] < few.variance[16] < 0.1**2
+    apart = clock_of(profiles(0.1), alone({16: 1.2, 64: 1.0}))
+    assert few.variance[16] < apart.variance[16]
 
 
 def test_a_profile_by_itself_stands() -> None:

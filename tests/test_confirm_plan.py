@@ -128,27 +128,6 @@ def test_further_seeds_go_to_what_is_open_and_rivals_end_at_one_and_a_half_times
     ]  # fmt: skip
 
 
-def test_what_took_longer_alone_than_others_did_is_timed_alone_once_more() -> None:
-    """Beside the profile, by over a tenth; three times at the most, and only what is alive."""
-    block = made(next_runs(CONFIG, SEARCHED, []))
-    slow = {16: 1.0, 32: 1.3, 64: 1.05, 128: 1.4, 256: 1.0}
-    clocked = [replace(t, measured_train_seconds=t.train_seconds * slow[t.batch_size])
-               for t in block]  # fmt: skip
-    rows_now, look = [*SEARCHED, *clocked], Look(10, 2, (32, 64, 256), 64, True, 13)
-    times = 1
-    for seeds in (2, 3, 5, 8):
-        runs = next_runs(CONFIG, rows_now, [replace(look, seeds=seeds)])
-        again = [32] if times < 3 else []
-        assert [r.batch_size for r in runs if r.alone] == again
-        if again:
-            assert runs[-1].alone and runs[-1].seed == seeds + 1
-        times += len(again)
-        rows_now += [replace(t, measured_train_seconds=t.train_seconds * slow[t.batch_size])
-                     for t in made(list(runs))]  # fmt: skip
-    quick = [replace(t, measured_train_seconds=t.train_seconds) for t in rows_now]
-    assert not any(r.alone for r in next_runs(CONFIG, quick[:-20], [replace(look, seeds=3)]))
-
-
 def test_no_seed_is_run_once_the_answer_stands_or_is_not_worth_more() -> None:
     rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
     dear = Look(10, 2, (64, 256), 64, False, 8)

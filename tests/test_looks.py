@@ -117,7 +117,7 @@ def test_the_search_goes_on_where_rates_and_no_seeds_are_what_is_open() -> None:
     config = replace(SweepConfig(), trials=18)
     look = Look(12, 2, (16, 32, 64), 32, None, 8, rates=(16, 64), searched=18)
     assert trials_wanted(look, config) == 22
-    assert trials_wanted(replace(look, searched=26), config) == 27  # half again, and no more
+    assert trials_wanted(replace(look, searched=34), config) == 36  # as many again, and no more
     assert trials_wanted(replace(look, rates=()), config) == trials_wanted(None, config) == 0
     rows_now = [replace(row, stage="search") for row in trials(17)]
     assert rates_are_due([look], rows_now, config)

@@ -21,7 +21,7 @@ from tune_jobs.planning.learning_rates import bases_to_confirm, propose
 from tune_jobs.planning.looks import look_of, open_looks, with_look
 from tune_jobs.planning.next_step import next_step
 from tune_jobs.planning.ways import way_of
-from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
+from tune_jobs.reading.sweep_runs import runs_of_sweep, tried_runs
 from tune_jobs.records import ConfirmRun, Look, Measurement, TrialResult
 from tune_jobs.reporting.answer import policy_of
 from tune_jobs.training.scaling import scaled_learning_rate
@@ -128,7 +128,7 @@ def _looked(config: SweepConfig, now: Rows) -> Look:
     (verdict,) = judge_runs(
         runs_of_sweep(config, now.trials, now.points),
         replace(policy, looks=open_looks(now.looks, now.trials)), PROFILES,
-        searched=searched_runs(config, now.trials), target=config.target,
+        searched=tried_runs(config, now.trials), target=config.target,
     )  # fmt: skip
     return look_of(verdict, config, now.trials, seeds_looked_at(config, now.looks, now.trials))
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests import rows
 from tune_jobs.config import SweepConfig
 from tune_jobs.errors import UserError
-from tune_jobs.reading.sweep_runs import runs_of_sweep
+from tune_jobs.reading.sweep_runs import runs_of_sweep, tried_runs
 from tune_jobs.reading.table_of_runs import COLUMNS, TableOfRuns, runs_of_table
 from tune_jobs.records import Measurement, TargetRun, TrialResult
 from tune_jobs.training.schedule import crossing
@@ -355,6 +355,36 @@ def test_without_confirm_runs_the_best_search_trial_stands_alone() -> None:
     ]
     runs = of_sweep(trials, target=0.9)
     assert [(r.batch_size, r.seed) for r in runs] == [(16, 1), (128, 2)]
+
+
+def test_the_clock_of_a_run_is_heard_where_it_was_alone_or_had_cores_of_its_own() -> None:
+    settings: tuple[dict[str, Any], ...] = (
+        {"alone": True, "gpus": 0.5}, {"alone": False}, {"alone": False, "gpus": 0.5},
+        {"alone": False, "cpus": 0.5}, {},
+    )  # fmt: skip
+    trials = [
+        rows.result(trial_id=str(k), stage="confirm", seed=k, **of)
+        for k, of in enumerate(settings)
+    ]
+    runs = of_sweep(trials, target=0.9)
+    assert [r.measured_time_to_target_seconds for r in runs] == [5.5, 5.5, None, None, 5.5]
+    assert [r.alone for r in runs] == [True, False, False, False, True]
+    assert of_sweep([rows.result()], target=0.9)[0].measured_time_to_target_seconds is None
+
+
+def test_all_confirm_runs_tell_of_learning_rates_each_as_it_went_on_longest() -> None:
+    again = {"stage": "confirm", "batch_size": 16, "seed": 1}
+    trials = [
+        rows.result(trial_id="a"), rows.result(trial_id="b", learning_rate=2e-3),
+        rows.result(trial_id="c", learning_rate=4e-3, outcome="failed"),
+        rows.result(trial_id="d", **again, examples_seen=700),
+        rows.result(trial_id="e", **again), rows.result(trial_id="f", **again, learning_rate=2e-3),
+        rows.result(trial_id="g", stage="schedule"),
+    ]  # fmt: skip
+    told = tried_runs(SweepConfig(), trials)
+    assert sorted((r.batch_size, r.learning_rate or 0, r.examples_seen) for r in told) == [
+        (16, 1e-3, 900), (16, 2e-3, 900), (32, 1e-3, 900), (32, 2e-3, 900)
+    ]  # fmt: skip
 
 
 def test_a_run_that_failed_is_left_out_and_one_that_diverged_never_reached() -> None:

@@ -331,7 +331,8 @@ class TargetRun:
         seed: runs of several batch sizes that share a seed are compared in pairs; None if unknown.
         target: the validation metric to reach, None if the table names none.
         interpolated: the crossing was read between two evaluations, not found by the run itself.
-        measured_time_to_target_seconds: by the clock, alone on the device; checks the first.
+        measured_time_to_target_seconds: by the clock; checks the first. `alone` is whether nothing
+            ran beside it on its device (None: not told, taken to be).
         energy_joules: of the whole run where `examples_seen` is known, else to the target.
         val_accuracy, train_accuracy, test_accuracy: at the end of the run (the budget common to
             all). Test accuracy is shown and decides nothing.
@@ -376,3 +377,4 @@ class TargetRun:
     train_metric: float | None = None
     test_metric_at_equal_updates: float | None = None
     unit: str = ""
+    alone: bool | None = None

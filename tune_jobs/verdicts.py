@@ -277,14 +277,14 @@ class Settling:
 
     Attributes:
         batch_sizes: those that need further runs: the one to use, and those that are open at the
-            learning rates that they ran at.
+            learning rates that they ran at; none where the batch size stands and its learning rate
+            alone is open.
         seeds: runs of each, in all, that would settle it in four cases of five; None where no
             number of seeds would: what is left is shared by all runs of a batch size.
         device_seconds: what the further runs take; None where seconds are not known.
         trainings: from how many trainings to come on the saving pays for it; None where unknown.
         worth_it: whether that is within the trainings that are to come.
-        rates: those open whose best learning rate is not known well enough, where no number of
-            seeds would do.
+        rates: those whose best learning rate is what the bound is wide by.
         tightens: whether further runs make the bound tighter: how runs scatter is more of it, for
             one of these batch sizes, than what all its runs share.
     """

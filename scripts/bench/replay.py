@@ -36,14 +36,14 @@ from tune_jobs.config import SweepConfig
 from tune_jobs.judging.judging import judge_runs
 from tune_jobs.judging.policy import Policy
 from tune_jobs.planning.confirm_plan import seeds_looked_at
-from tune_jobs.planning.known import Known, Proposal
+from tune_jobs.planning.known import Known, Proposal, repeated_before
 from tune_jobs.planning.learning_rates import bases_to_confirm, propose
 from tune_jobs.planning.looks import look_of, open_looks, with_look
 from tune_jobs.planning.next_step import Step, next_step
 from tune_jobs.planning.search_plan import learning_rate_range, rungs_of
 from tune_jobs.planning.ways import way_of
 from tune_jobs.reading.choosing import score
-from tune_jobs.reading.sweep_runs import runs_of_sweep, searched_runs
+from tune_jobs.reading.sweep_runs import runs_of_sweep, tried_runs
 from tune_jobs.records import BatchSizeProfile, Look, Measurement, NoiseScale, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
 from tune_jobs.training.schedule import crossing
@@ -209,7 +209,8 @@ class World:
     def known(self) -> Known:
         cost = {size: self.seconds(size, 1.0) for size in self.table.sizes}
         trials = [t for t in self.trials if t.stage == "search"]
-        return Known(trials, self.curves, (), cost, self.profiles, self.noise)
+        measured = (cost, self.profiles, self.noise, ())
+        return Known(trials, self.curves, (), *measured, repeated_before(self.trials))
 
     def to_confirm(self) -> dict[int, float]:
         """Base learning rates of the confirm runs, as the table has them; by the model's ways."""
@@ -321,7 +322,7 @@ def look_now(world: World, looks: Sequence[Look]) -> Look:
     policy = Policy(looks=open_looks(looks, world.trials))
     runs = runs_of_sweep(config, world.trials, points)
     (verdict,) = judge_runs(
-        runs, policy, searched=searched_runs(config, world.trials), target=config.target
+        runs, policy, searched=tried_runs(config, world.trials), target=config.target
     )
     world.bound = verdict.use.regret_bound if verdict.use else None
     return look_of(verdict, config, world.trials, seeds_looked_at(config, looks, world.trials))

@@ -145,6 +145,7 @@ def _costs(runs: Sequence[TargetRun]) -> dict[str, Any]:
         (run.measured_time_to_target_seconds, run.time_to_target_seconds)
         for run in runs
         if run.measured_time_to_target_seconds and run.time_to_target_seconds
+        and run.alone is not False
     ]
     return {
         "measured_time_to_target_seconds": _median([clock for clock, _ in timed]),

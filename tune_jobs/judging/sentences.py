@@ -183,19 +183,24 @@ def change_of(
     of, words = contest.decision, words_of(contest, policy)
     if of.used is None:
         return None
-    if settling is not None:
+    if settling is not None and settling.batch_sizes:
         return f"{_open_ones(contest, words)} {_settle(contest, settling)}".strip()
+    told = []
     if of.open:
-        sure = 1 - policy.risk_allowed
-        return (
+        told.append(
             f"{named(contest.sizes(of.open))} may be {words.as_good}; that any is over "
-            f"{policy.tolerance:.0%} better is ruled out at {sure:.0%}."
-        ).replace("%", " %")
-    if of.tied:
+            f"{policy.tolerance:.0%} better is ruled out at {1 - policy.risk_allowed:.0%}."
+        )
+    elif of.tied:
         verb = "is" if len(of.tied) == 1 else "are"
-        within = f"{policy.tolerance:.0%}".replace("%", " %")
-        return f"{named(contest.sizes(of.tied))} {verb} equal to it within {within}."
-    return None
+        told.append(
+            f"{named(contest.sizes(of.tied))} {verb} equal to it within {policy.tolerance:.0%}."
+        )
+    if settling is not None:
+        told.append(
+            f"The bound is wide by what a better learning rate of {named(settling.rates)} may save."
+        )
+    return " ".join(told).replace("%", " %") or None
 
 
 def _open_ones(contest: Contest, words: Words) -> str:

@@ -27,6 +27,7 @@ from tune_jobs.verdicts import Settling
 BLOCKS = (3, 5, 8, 13, 20, 32, 50)  # runs of a batch size, in all, after a further block
 ENOUGH = 0.8
 DRAWS = 2000
+WIDE = 0.15  # a bound that further trials and seeds are made for, where they make it tighter
 MATTERS = 0.8  # of the bound, what is left of it at the best rates, for searching them to pay
 LONGEST = 1.5  # a run is worth no more than so many times the one to use: it ends there
 
@@ -35,14 +36,17 @@ def settling_of(
     contest: Contest, policy: Policy, short: Mapping[int, Shortfall] | None = None
 ) -> Settling | None:
     """None where nothing is open, or there is nothing to compare with; `short` as `hold` takes
-    it."""
+    it. Where the batch size stands, its learning rate may be open."""
     decision = contest.decision
-    if decision.status not in ("undecided", "unproven") or decision.used is None:
+    if decision.used is None:
         return None
     everyone = sorted({decision.used, *decision.open, *decision.tied})
+    unsure = _unsure_rates(contest.sizes(everyone), short or {}, policy)
+    rates = _telling(contest, unsure, policy)
+    if decision.status not in ("undecided", "unproven"):
+        return Settling((), None, None, None, None, rates) if rates else None
     if len(everyone) < 2:
         return None
-    unsure = _unsure_rates(contest.sizes(everyone), short or {}, policy)
     slower = [i for i in slower_as_run(contest, policy) if contest.size(i) in unsure]
     alive = sorted(set(everyone) - set(slower))
     sizes = contest.sizes(alive)
@@ -55,7 +59,6 @@ def settling_of(
     seconds = None if need is None else _device_seconds(contest, alive, need)
     trainings = _trainings(contest, seconds)
     worth = None if trainings is None else trainings <= policy.trainings_to_come
-    rates = _telling(contest, unsure, policy) if need is None else ()
     return Settling(sizes, need, seconds, trainings, worth, rates, _tightens(contest, alive))
 
 
@@ -71,25 +74,25 @@ def _tightens(contest: Contest, alive: Sequence[int]) -> bool:
 def _unsure_rates(
     sizes: Sequence[int], short: Mapping[int, Shortfall], policy: Policy
 ) -> tuple[int, ...]:
-    """Those of which it is not known within the tolerance what their best rate would save."""
-    apart = policy.log_tolerance
-    return tuple(s for s in sizes if s in short and math.sqrt(short[s].variance) > apart)
+    """Those whose best rate may save more than the tolerance, by the root mean square."""
+    saves = {s: math.hypot(short[s].mean, math.sqrt(short[s].variance)) for s in sizes if s in short}
+    return tuple(s for s, log in saves.items() if log > policy.log_tolerance)
 
 
 def _telling(contest: Contest, unsure: Sequence[int], policy: Policy) -> tuple[int, ...]:
-    """Of batch sizes whose best rates are not known, those that the bound is wide by: none where
+    """Of batch sizes whose best rates are not known, those that a WIDE bound is wide by: none where
     it would be hardly less had they all run at them, else each by which it falls half as much as by
     the one that matters most."""
     found, used = contest.regret, contest.decision.used
     if found is None or used is None or not unsure:
-        return tuple(unsure)
+        return ()
 
     def bound(of: regrets.Regret) -> float:
         return float(regrets.bound(of.as_told(np.array([used])), policy.confidence, of.seen)[0])
 
     at = {size: contest.batch_sizes.index(size) for size in unsure}
     now = bound(found)
-    if bound(found.as_best(list(at.values()))) > MATTERS * now:
+    if bound(found.as_best(list(at.values()))) > MATTERS * now or now <= WIDE:
         return ()
     falls = {size: now - bound(found.as_best([index])) for size, index in at.items()}
     return tuple(s for s in unsure if falls[s] >= max(falls.values()) / 2)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
-from statistics import fmean, median, median_low
+from collections.abc import Container, Mapping, Sequence
+from statistics import fmean, median
 from typing import NamedTuple
+
+from scipy import stats
 
 from tune_jobs.measure.clock import A_ROUND, chosen
 from tune_jobs.measure.cost_model import LineFit, fit_line, step_seconds_fit
@@ -14,6 +15,10 @@ from tune_jobs.records import BatchSizeProfile, TargetRun
 
 NORMAL_95 = 1.96
 LEAST = 1e-12  # variance, where all is told to be exact
+TRIMMED = 0.34  # of a batch size's runs, at either end: of three the middle one is left
+TRIMMING = 1.3  # times the variance of a mean, that of one so trimmed
+ROUNDS = 4  # as many runs does the profile's own spread count for
+CONTENTION = 0.03  # deviation of what a neighbour on a device costs a batch size, beside the others
 
 
 def examples_per_second(
@@ -64,30 +69,71 @@ class Clock(NamedTuple):
 
 
 def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) -> Clock:
-    """The profile, and what the runs say that were timed alone, each weighed by its spread: a run
-    counts as one round, and of several the lower middle one, since neighbours only slow a run down.
-    By what they lie further apart than that allows, both are to blame alike.
+    """The profile, and what the runs took by the clock, each weighed by its spread. Of a batch
+    size's runs the middle counts, and one is known no better than a round of the profile; those
+    with others beside them may favour a batch size by CONTENTION. By what the two lie further
+    apart than that allows, both are to blame alike.
 
     What all batch sizes have in common favours none of them, and is left out.
     """
     variance = variance_of_seconds(profiles)
-    a_round = {p.batch_size: max(1, p.rounds) * _of_interval(p) for p in chosen(profiles)}
-    logs: dict[int, list[float]] = {}
-    for run in runs:
-        timed, profiled = run.measured_time_to_target_seconds, run.time_to_target_seconds
-        if timed and profiled and run.batch_size in variance:
-            logs.setdefault(run.batch_size, []).append(math.log(timed / profiled))
-    if len(logs) < 2:
+    timed = _timed(runs, variance)
+    if len(timed) < 2:
         return Clock({}, variance)
-    found = {size: median_low(of) for size, of in logs.items()}
-    alone = {size: a_round[size] / len(of) for size, of in logs.items()}
-    expected = fmean(variance[size] + alone[size] for size in logs)
-    blamed = max(0.0, statistics.variance(found.values()) - expected) / 2
+    found = {size: _middle([log for log, _ in of]) for size, of in timed.items()}
+    clock = _variance_of_middles(timed, found, profiles)
+    blamed = _between(found, {size: variance[size] + of for size, of in clock.items()}) / 2
     wide = {size: of + blamed for size, of in variance.items()}
-    total = {size: max(wide[size] + alone[size] + blamed, LEAST) for size in logs}
+    total = {size: max(wide[size] + of + blamed, LEAST) for size, of in clock.items()}
     common = fmean(found.values(), [1 / of for of in total.values()])
-    part = {size: wide[size] / total[size] for size in logs}  # that the runs alone are heard
+    part = {size: wide[size] / total[size] for size in timed}  # that the runs are heard
     return Clock(
-        {size: part[size] * (found[size] - common) for size in logs},
+        {size: part[size] * (found[size] - common) for size in timed},
         {size: of * (1 - part.get(size, 0.0)) for size, of in wide.items()},
     )
+
+
+def _timed(
+    runs: Sequence[TargetRun], profiled: Container[int]
+) -> dict[int, list[tuple[float, bool]]]:
+    """By batch size, for each of its runs the log of the clock's seconds over those profiled, and
+    whether others ran beside it."""
+    found: dict[int, list[tuple[float, bool]]] = {}
+    for run in runs:
+        clock, predicted = run.measured_time_to_target_seconds, run.time_to_target_seconds
+        if clock and predicted and run.batch_size in profiled:
+            log = math.log(clock / predicted)
+            found.setdefault(run.batch_size, []).append((log, run.alone is False))
+    return found
+
+
+def _middle(logs: Sequence[float]) -> float:
+    """The mean of the middle ones: a neighbour may have slowed some down, more than a little."""
+    return float(stats.trim_mean(logs, TRIMMED))
+
+
+def _variance_of_middles(
+    timed: Mapping[int, Sequence[tuple[float, bool]]],
+    middle: Mapping[int, float],
+    profiles: Sequence[BatchSizeProfile],
+) -> dict[int, float]:
+    """By batch size, of so many runs; all batch sizes' runs tell how far one is off."""
+    a_round = {p.batch_size: max(1, p.rounds) * _of_interval(p) for p in chosen(profiles)}
+    squares = sum((log - middle[size]) ** 2 for size, of in timed.items() for log, _ in of)
+    further = sum(len(of) - 1 for of in timed.values())
+    return {
+        size: (ROUNDS * a_round[size] + squares) / (ROUNDS + further)
+        / len(of) * (TRIMMING if len(of) > 2 else 1.0)
+        + CONTENTION**2 * any(beside for _, beside in of)
+        for size, of in timed.items()
+    }
+
+
+def _between(found: Mapping[int, float], within: Mapping[int, float]) -> float:
+    """The variance that values have beyond that of each (DerSimonian 1986)."""
+    weight = {size: 1 / max(of, LEAST) for size, of in within.items()}
+    total = sum(weight.values())
+    common = fmean(found.values(), list(weight.values()))
+    apart = sum(of * (found[size] - common) ** 2 for size, of in weight.items())
+    spread = total - sum(of**2 for of in weight.values()) / total
+    return max(0.0, (apart - (len(found) - 1)) / spread)

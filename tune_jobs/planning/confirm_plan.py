@@ -15,7 +15,6 @@ from dataclasses import replace
 from statistics import median
 
 from tune_jobs.config import SCHEDULES, SweepConfig
-from tune_jobs.judging.cautions import AGREE
 from tune_jobs.judging.settling import BLOCKS, LONGEST
 from tune_jobs.planning.looks import confirm_runs, goes_on, last_look
 from tune_jobs.reading.choosing import best_trial
@@ -26,7 +25,6 @@ from tune_jobs.training.scaling import scaled_learning_rate
 FIRST_BLOCK = 2  # seeds of every batch size; then those that are alive go on in BLOCKS
 WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
 LONGEST_UNSEEN = 2.0  # as LONGEST, of a leader of which one run of the search is known
-TIMED = 3  # runs of a batch size that are alone, at the most
 
 
 def seeds_of(config: SweepConfig, count: int) -> tuple[int, ...]:
@@ -93,8 +91,9 @@ def next_runs(
     missing = [run for run in planned if not _is_made(run, made)]
     if not (more or anew):  # nothing is decided any more
         return missing
-    clocks = _clocks([t for t in confirmed if t.learning_rate == at.get(t.batch_size, (0, 0))[1]])
-    return _some_alone(missing, (whole - clocks.keys()) | (_disturbed(clocks) & alive))
+    rate = {size: rate for size, (_, rate) in at.items()}
+    timed = {t.batch_size for t in confirmed if t.alone and t.learning_rate == rate[t.batch_size]}
+    return _some_alone(missing, whole - timed)
 
 
 def _some_alone(runs: Sequence[ConfirmRun], sizes: Set[int]) -> list[ConfirmRun]:
@@ -102,26 +101,6 @@ def _some_alone(runs: Sequence[ConfirmRun], sizes: Set[int]) -> list[ConfirmRun]
     first = {run.batch_size: run for run in reversed(runs) if run.batch_size in sizes}
     told = [replace(run, alone=run is first.get(run.batch_size)) for run in runs]
     return sorted(told, key=lambda run: run.alone)
-
-
-def _clocks(trials: Sequence[TrialResult]) -> dict[int, list[float]]:
-    """Of the runs of each batch size that were alone, the log of what they took over what was
-    profiled."""
-    found: dict[int, list[float]] = {}
-    for t in trials:
-        if t.alone and t.train_seconds > 0 and t.measured_train_seconds > 0:
-            log = math.log(t.measured_train_seconds / t.train_seconds)
-            found.setdefault(t.batch_size, []).append(log)
-    return found
-
-
-def _disturbed(clocks: Mapping[int, Sequence[float]]) -> set[int]:
-    """Batch sizes to be timed once more: even the quickest of so many runs took longer, beside the
-    profile, than one of another batch size. A neighbour slows a run down, none makes it faster."""
-    least = min((min(of) for of in clocks.values()), default=0.0)
-    return {
-        s for s, of in clocks.items() if min(of) > least + math.log1p(AGREE) and len(of) < TIMED
-    }
 
 
 def run_anew(runs: Sequence[ConfirmRun], trials: Sequence[TrialResult]) -> set[int]:

@@ -40,7 +40,8 @@ class Known:
     """What is known when a trial is proposed.
 
     Attributes:
-        trials: those of the search that have ended; `curves` their measurements.
+        trials: those of the search that have ended; `repeated` the confirm runs (`repeated_before`),
+            and `curves` the measurements of both.
         pending: those under way.
         cost: seconds an example by batch size, or 1 where examples are what counts.
         profiles, noise, range_test: what was measured before.
@@ -53,6 +54,7 @@ class Known:
     profiles: Sequence[BatchSizeProfile] = ()
     noise: Sequence[NoiseScale] = ()
     range_test: Sequence[RangePoint] = ()
+    repeated: Sequence[TrialResult] = ()
 
 
 def known_now(
@@ -72,7 +74,15 @@ def known_now(
         steps = {p.batch_size: p.step_seconds for p in chosen(profiles) if p.step_seconds}
         cost |= {size: step / size for size, step in steps.items()}
     searched = [t for t in trials if t.stage == "search"]
-    return Known(searched, curves, (), cost, profiles, noise, range_test)
+    measured = (cost, profiles, noise, range_test)
+    return Known(searched, curves, (), *measured, repeated_before(trials))
+
+
+def repeated_before(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """Confirm runs that had ended, in the order of the rows, when the last trial of the search did:
+    the rates that are confirmed stay until the search has told more."""
+    last = max((k for k, t in enumerate(trials) if t.stage == "search"), default=0)
+    return [t for t in trials[:last] if t.stage == "confirm"]
 
 
 def best_so_far(known: Known) -> TrialResult | None:

@@ -149,10 +149,11 @@ def after(config: SweepConfig, known: Known, used: int | None) -> list[str]:
 
 
 def evidence(size: int, known: Known) -> Tried:
-    """A batch size's trials. One that was ended before the target is taken to need as much more
-    than the best as it needed for what it had reached; one that reached nothing needs over what it
-    had seen."""
-    mine = [t for t in known.trials if t.batch_size == size and t.outcome != "failed"]
+    """A batch size's trials and confirm runs. One that was ended before the target is taken to need
+    as much more than the best as it needed for what it had reached; one that reached nothing needs
+    over what it had seen."""
+    every = (*known.trials, *known.repeated)
+    mine = [t for t in every if t.batch_size == size and t.outcome != "failed"]
     best = min(
         (t for t in mine if t.examples_to_target is not None),
         key=lambda t: t.examples_to_target or 0,

@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 
 from tune_jobs.config import SweepConfig
+from tune_jobs.judging.settling import WIDE
 from tune_jobs.records import Look, TrialResult
 from tune_jobs.verdicts import Verdict
 
 FURTHER = 2  # search trials for each batch size whose best rate is not known well enough
-MOST_TRIALS = 1.5  # times those asked for, those searched further included
+MOST_TRIALS = 2.0  # times those asked for, those searched further included
 ENOUGH = 5  # seeds of what is open, also where none would settle it: they make the bound tighter
-WIDE = 0.15  # a bound for which further seeds are made even then, where they make it tighter
 
 
 def confirm_runs(trials: Sequence[TrialResult]) -> int:
@@ -84,18 +84,14 @@ def look_of(
     verdict: Verdict, config: SweepConfig, trials: Sequence[TrialResult], seeds: int
 ) -> Look:
     """What the sweep's verdict amounts to as a look, at so many seeds of what was alive."""
-    left = verdict.status in ("undecided", "unproven") and verdict.settling is not None
-    settling = verdict.settling if left else None
+    settling, made = verdict.settling, (confirm_runs(trials), seeds)
     used = verdict.use.batch_size if verdict.use else None
-    if settling is None:
-        return Look(confirm_runs(trials), seeds, (), used, None, config.seeds)
+    rates = settling.rates if settling and config.structured else ()
+    if settling is None or not settling.batch_sizes:
+        return Look(*made, (), used, None, config.seeds, rates, searched(trials))
     bound = verdict.use.regret_bound if verdict.use else None
     wide = settling.tightens and bound is not None and bound > WIDE
     tighter = len(settling.batch_sizes) > 1 and (seeds < ENOUGH or wide)
     hopeless = settling.seeds is None and not tighter  # no number of seeds would settle it
     worth = False if hopeless else settling.worth_it
-    rates = settling.rates if config.structured else ()
-    return Look(
-        confirm_runs(trials), seeds, settling.batch_sizes, used, worth, config.seeds, rates,
-        searched(trials),
-    )  # fmt: skip
+    return Look(*made, settling.batch_sizes, used, worth, config.seeds, rates, searched(trials))

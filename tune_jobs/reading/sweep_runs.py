@@ -66,7 +66,7 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
     """The confirm runs of each batch size at the rate that it was confirmed at last, the longest of
     each seed, else its best search trial.
 
-    One that was made again for longer keeps the seconds to the target of when it was alone.
+    One that was made again for longer keeps the clock's seconds to the target of before.
     """
     usable = [t for t in trials if t.outcome != "failed"]
     chosen: list[TrialResult] = []
@@ -89,10 +89,10 @@ def confirmed_at_last(trials: Sequence[TrialResult]) -> list[TrialResult]:
 
 
 def _timed_as(trial: TrialResult, shorter: TrialResult | None) -> TrialResult:
-    if shorter is None or not shorter.alone or trial.alone:
+    if shorter is None or not shorter.measured_time_to_target_seconds or trial.alone:
         return trial
     clock = shorter.measured_time_to_target_seconds
-    return replace(trial, alone=True, measured_time_to_target_seconds=clock)
+    return replace(trial, alone=shorter.alone, measured_time_to_target_seconds=clock)
 
 
 def scheduled_runs(
@@ -106,11 +106,15 @@ def scheduled_runs(
     return [_own_target(t, config.workload_name, None, config.unit) for t in of_seed.values()]
 
 
-def searched_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[TargetRun]:
-    """The search's trials at the sweep's target, from which learning rates were chosen."""
-    workload = config.workload_name
-    usable = (t for t in trials if t.stage == "search" and t.outcome != "failed")
-    return [_own_target(trial, workload, None, config.unit) for trial in usable]
+def tried_runs(config: SweepConfig, trials: Sequence[TrialResult]) -> list[TargetRun]:
+    """What tells of learning rates, at the sweep's target: the search's trials, from which rates
+    were chosen, and all confirm runs, each as it went on longest."""
+    of = [t for t in trials if t.stage in ("search", "confirm") and t.outcome != "failed"]
+    longest: dict[object, TrialResult] = {}
+    for t in sorted(of, key=lambda t: t.examples_seen):
+        again = (t.batch_size, t.seed, t.learning_rate)
+        longest[again if t.stage == "confirm" else t.trial_id] = t
+    return [_own_target(t, config.workload_name, None, config.unit) for t in longest.values()]
 
 
 def _by_trial(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
@@ -219,6 +223,7 @@ def _own_target(
     enough = NEARLY * trial.budget_examples  # a loop of the user's own may leave a last batch out
     whole = trial.outcome == "finished" and trial.examples_seen >= enough
     alone = trial.alone or (trial.alone is None and trial.stage == "confirm")
+    on_own_cores = trial.stage == "confirm" and trial.cpus >= 1 and not trial.gpus
     trial = as_if_whole(trial)
     return TargetRun(
         workload=workload,
@@ -232,7 +237,9 @@ def _own_target(
         examples_seen=trial.examples_seen,
         updates=trial.updates,
         train_seconds=trial.train_seconds,
-        measured_time_to_target_seconds=trial.measured_time_to_target_seconds if alone else None,
+        measured_time_to_target_seconds=(
+            trial.measured_time_to_target_seconds if alone or on_own_cores else None
+        ),
         learning_rate=trial.learning_rate,
         examples_per_second=trial.examples_per_second,
         peak_memory_mib=trial.peak_memory_mib,
@@ -246,6 +253,7 @@ def _own_target(
         metric=trial.metric,
         mode=trial.mode,
         unit=unit,
+        alone=alone,
         **({} if trial.metric == "accuracy" else _other_metric(trial, whole, at_equal_updates)),
     )
 

@@ -27,7 +27,7 @@ from tune_jobs.reading.sweep_runs import (
     confirmed_at_last,
     runs_of_sweep,
     scheduled_runs,
-    searched_runs,
+    tried_runs,
 )
 from tune_jobs.reading.table_of_runs import TO_TARGET, TableOfRuns, reached
 from tune_jobs.records import (
@@ -125,7 +125,7 @@ def answer_of_sweep(config: SweepConfig, store: SweepStore, target: float | None
         profiles,
         noise,
         [t for t in trials if t.stage == "search"],
-        searched=searched_runs(config, trials),
+        searched=tried_runs(config, trials),
         left_out=[
             *of_recipe(config),
             *of_space(trials),
