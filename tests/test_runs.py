@@ -363,8 +363,7 @@ def test_the_clock_of_a_run_is_heard_where_it_was_alone_or_had_cores_of_its_own(
         {"alone": False, "cpus": 0.5}, {},
     )  # fmt: skip
     trials = [
-        rows.result(trial_id=str(k), stage="confirm", seed=k, **of)
-        for k, of in enumerate(settings)
+        rows.result(trial_id=str(k), stage="confirm", seed=k, **of) for k, of in enumerate(settings)
     ]
     runs = of_sweep(trials, target=0.9)
     assert [r.measured_time_to_target_seconds for r in runs] == [5.5, 5.5, None, None, 5.5]

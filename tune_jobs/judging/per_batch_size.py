@@ -144,7 +144,8 @@ def _costs(runs: Sequence[TargetRun]) -> dict[str, Any]:
     timed = [
         (run.measured_time_to_target_seconds, run.time_to_target_seconds)
         for run in runs
-        if run.measured_time_to_target_seconds and run.time_to_target_seconds
+        if run.measured_time_to_target_seconds
+        and run.time_to_target_seconds
         and run.alone is not False
     ]
     return {

@@ -75,8 +75,8 @@ def _unsure_rates(
     sizes: Sequence[int], short: Mapping[int, Shortfall], policy: Policy
 ) -> tuple[int, ...]:
     """Those whose best rate may save more than the tolerance, by the root mean square."""
-    saves = {s: math.hypot(short[s].mean, math.sqrt(short[s].variance)) for s in sizes if s in short}
-    return tuple(s for s, log in saves.items() if log > policy.log_tolerance)
+    least = policy.log_tolerance**2
+    return tuple(s for s in sizes if s in short and short[s].mean ** 2 + short[s].variance > least)
 
 
 def _telling(contest: Contest, unsure: Sequence[int], policy: Policy) -> tuple[int, ...]:

@@ -122,8 +122,10 @@ def _variance_of_middles(
     squares = sum((log - middle[size]) ** 2 for size, of in timed.items() for log, _ in of)
     further = sum(len(of) - 1 for of in timed.values())
     return {
-        size: (ROUNDS * a_round[size] + squares) / (ROUNDS + further)
-        / len(of) * (TRIMMING if len(of) > 2 else 1.0)
+        size: (ROUNDS * a_round[size] + squares)
+        / (ROUNDS + further)
+        / len(of)
+        * (TRIMMING if len(of) > 2 else 1.0)
         + CONTENTION**2 * any(beside for _, beside in of)
         for size, of in timed.items()
     }

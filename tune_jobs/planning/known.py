@@ -40,8 +40,8 @@ class Known:
     """What is known when a trial is proposed.
 
     Attributes:
-        trials: those of the search that have ended; `repeated` the confirm runs (`repeated_before`),
-            and `curves` the measurements of both.
+        trials: those of the search that have ended; `repeated` confirm runs, by `repeated_before`;
+            `curves` the measurements of both.
         pending: those under way.
         cost: seconds an example by batch size, or 1 where examples are what counts.
         profiles, noise, range_test: what was measured before.
