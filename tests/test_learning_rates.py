@@ -214,3 +214,39 @@ def test_where_several_trials_lie_far_off_the_model_tpe_goes_on_alone() -> None:
     assert asked is not None and asked.why == "its share" and asked.batch_size == 32
     assert bases_to_confirm(longer, SIZES, now) == {}
     assert "TPE went on alone" in after(longer, now, 16)[0]
+
+
+def test_no_trial_goes_to_what_cannot_win_though_none_of_its_own_reached() -> None:
+    """512 takes no fewer examples than 64 does, however little is known of it."""
+    trials = [
+        rows.result(trial_id=f"{size}-{base}", batch_size=size, base_learning_rate=base,
+                    examples_to_target=need and round(need * off), examples_seen=9000)
+        for size, need in ((16, 2000), (64, 6000), (512, None))
+        for base, off in ((1.2e-3, 1.1), (2.5e-3, 1.0), (5e-3, 1.2))
+    ]  # fmt: skip
+    now = Known(trials[:-1], {}, (), {16: 1.0, 64: 0.9, 512: 0.8})
+    proposed = [
+        found
+        for seed in range(40)
+        if (found := propose(replace(CONFIG, seed=seed), (16, 64, 512), now))
+    ]
+    assert {p.batch_size for p in proposed if p.why == "may win"} == {16}
+
+
+def test_confirm_runs_tell_of_the_rates_once_the_search_has_gone_on_after_them() -> None:
+    """The luckiest of three trials was confirmed, and took as long as the others did."""
+    tries = ((1e-3, 5000), (2e-3, 3000), (4e-3, 5000))
+    trials = [
+        rows.result(trial_id=str(base), base_learning_rate=base, examples_to_target=needs)
+        for base, needs in tries
+    ]
+    confirm = [
+        rows.result(trial_id=str(k), stage="confirm", base_learning_rate=2e-3, examples_to_target=n)
+        for k, n in enumerate((5000, 5500))
+    ]
+    config = replace(SweepConfig(), batch_sizes=(32,))
+    before = known_now(config, [*trials, *confirm], [], [])
+    assert not before.repeated and len(evidence(32, before).rate) == 3
+    later = known_now(config, [*trials[:2], *confirm, trials[2]], [], [])
+    assert [t.trial_id for t in later.repeated] == ["0", "1"]
+    assert len(evidence(32, later).rate) == 5

@@ -128,7 +128,7 @@ def test_rates_are_searched_and_confirmed_about_the_best_though_none_reached() -
         if (found := propose(replace(CONFIG, seed=seed), (64,), known)) and found.why == "may win"
     ]
     assert at_64 and sum(2e-4 < base < 5e-3 for base in at_64) >= 0.8 * len(at_64)
-    assert not worth_timing(CONFIG, trials, dict.fromkeys(SIZES, 0.001))
+    assert not worth_timing(CONFIG, trials)
 
 
 @pytest.mark.slow

@@ -33,14 +33,17 @@ from tune_jobs.tuning.aside import Aside
 
 SIZES = (16, 32, 64, 128, 256)
 CONFIG = replace(SweepConfig(), batch_sizes=SIZES, budget_examples=9000)
-COST = dict.fromkeys(SIZES, 0.001)
 
 
-def searched(needs: Mapping[int, int | None]) -> list[TrialResult]:
+def searched(
+    needs: Mapping[int, int | None], cost: Mapping[int, float] | None = None
+) -> list[TrialResult]:
+    cost = cost or {}
     return [
         rows.result(
             trial_id=str(size), stage="search", batch_size=size, examples_to_target=need,
             outcome="finished" if need else "stopped",
+            time_to_target_seconds=need and need * cost.get(size, 0.001),
         )
         for size, need in needs.items()
     ]  # fmt: skip
@@ -48,15 +51,13 @@ def searched(needs: Mapping[int, int | None]) -> list[TrialResult]:
 
 def test_what_took_1_5_times_the_fastest_at_the_most_is_timed_and_three_at_the_least() -> None:
     needs: dict[int, int | None] = {16: 1000, 32: 1300, 64: 1400, 128: 1500, 256: 1600}
-    assert worth_timing(CONFIG, searched(needs), COST) == {16, 32, 64, 128}
+    assert worth_timing(CONFIG, searched(needs)) == {16, 32, 64, 128}
     needs = {16: 1000, 32: 3000, 64: 5000, 128: None, 256: None}
-    assert worth_timing(CONFIG, searched(needs), COST) == {16, 32, 64}
-    assert worth_timing(CONFIG, searched({16: 1000, 32: 4000}), COST) == {16, 32}
-    slow = {**COST, 16: 0.01}
-    assert worth_timing(CONFIG, searched({16: 1000, 32: 1300, 64: 1900, 128: 2000}), slow) == {
-        32, 64, 128,
-    }  # fmt: skip
-    assert not worth_timing(replace(CONFIG, goal="examples"), searched(needs), COST)
+    assert worth_timing(CONFIG, searched(needs)) == {16, 32, 64}
+    assert worth_timing(CONFIG, searched({16: 1000, 32: 4000})) == {16, 32}
+    needs = {16: 1000, 32: 1300, 64: 1900, 128: 2000}
+    assert worth_timing(CONFIG, searched(needs, {16: 0.01})) == {32, 64, 128}
+    assert not worth_timing(replace(CONFIG, goal="examples"), searched(needs))
 
 
 @pytest.fixture(scope="module")

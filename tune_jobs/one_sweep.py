@@ -301,8 +301,7 @@ class Runs:
         """Batch sizes that may win, timed further before their runs are confirmed."""
         job, stage = self.job, self.stage
         rows, trials = job.store.read_profiles(), job.store.read_trials()
-        known = known_of(job.config, job.store, rows)
-        sizes = worth_timing(job.config, trials, known.cost)
+        sizes = worth_timing(job.config, trials)
         if not is_here(rows) or not {r.batch_size for r in to_time_again(rows)} & sizes:
             return
         job.say(f"{', '.join(map(str, sorted(sizes)))} may be the fastest, and are timed further")
@@ -353,13 +352,16 @@ class Runs:
     def _tell_of_whole(self, runs: Sequence[ConfirmRun]) -> None:
         """That the answer is there, and what the last runs are for."""
         last = last_look(self.job.store.read_looks())
-        if last is None or not runs or self.goes_whole or not all(run.whole for run in runs):
+        if last is None or not runs or self.goes_whole or not all(run.late for run in runs):
             return
-        self.goes_whole = True
-        sizes = ", ".join(map(str, sorted({run.batch_size for run in runs})))
-        self.job.say(
-            f"that is the answer; {sizes} go on to the whole budget, for accuracy and curves"
-        )
+        self.goes_whole, told = True, ["that is the answer"]
+        for whole, what in (
+            (True, "go on to the whole budget, for accuracy and curves"),
+            (False, "are run as well, for the critical batch size"),
+        ):
+            sizes = sorted({run.batch_size for run in runs if run.whole is whole})
+            told += [f"{', '.join(map(str, sizes))} {what}"] if sizes else []
+        self.job.say("; ".join(told))
 
     def _search_goes_on(self, wanted: int) -> tuple[int, ...]:
         """The batch sizes whose rates the last look left open."""

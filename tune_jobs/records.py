@@ -261,6 +261,7 @@ class ConfirmRun:
         most_examples: where it ends, its target not reached.
         whole: it goes on past the target, to the whole budget.
         alone: it leaves no room on its device for a neighbour, so that its clock can be trusted.
+        late: it is made once the answer stands, and decides nothing.
         schedule: its segments, as in `TrialResult`; None for one fixed batch size.
         space: as in `TrialResult`.
     """
@@ -272,6 +273,7 @@ class ConfirmRun:
     most_examples: int
     whole: bool = False
     alone: bool = False
+    late: bool = False
     schedule: str | None = None
     space: str | None = None
 

@@ -285,7 +285,7 @@ def by(way: str) -> Callable[[World], Chosen]:
                 looks = with_look(looks, look_now(world, looks))
             elif step.trials:
                 search_further(world, looks[-1], step.trials)
-            for run in (r for r in step.runs if not r.whole):  # which chooses nothing
+            for run in (r for r in step.runs if not r.late):  # which decides nothing
                 cell = world.snapped(run.batch_size, run.base_learning_rate)
                 base = None if config.structured else run.base_learning_rate
                 world.run(cell, run.seed, run.most_examples, stage="confirm", base=base)

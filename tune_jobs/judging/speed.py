@@ -18,7 +18,7 @@ LEAST = 1e-12  # variance, where all is told to be exact
 TRIMMED = 0.34  # of a batch size's runs, at either end: of three the middle one is left
 TRIMMING = 1.3  # times the variance of a mean, that of one so trimmed
 ROUNDS = 4  # as many runs does the profile's own spread count for
-CONTENTION = 0.03  # deviation of what a neighbour on a device costs a batch size, beside the others
+CONTENTION = 0.02  # deviation of what a neighbour on a device costs a batch size, beside the others
 
 
 def examples_per_second(

@@ -295,7 +295,8 @@ def timed_again(
     caller: Caller, subject: Subject, rows: Sequence[BatchSizeProfile], cap_seconds: float
 ) -> list[BatchSizeProfile]:
     """The rows with the seconds of further rounds, side by side, in place of what they had; as they
-    are where two do not fit into the cap or the process fails."""
+    are where two do not fit into the cap or the process fails. What more rounds than the fewest
+    would add, the clock of the runs adds."""
     requests = [
         ProbeRequest(subject, row.batch_size, row.micro_batch_size, SECONDS_IN_A_ROUND,
                      FEWEST_UPDATES)
@@ -303,7 +304,7 @@ def timed_again(
     ]  # fmt: skip
     timed: list[list[tuple[float, ...]]] = []  # by round, then by row
     began, longest = time.monotonic(), 0.0
-    while requests and len(timed) < MOST_ROUNDS:
+    while requests and len(timed) < FEWEST_ROUNDS:
         round_began = time.monotonic()
         if timed and round_began - began + longest > cap_seconds:
             break
@@ -313,8 +314,6 @@ def timed_again(
             break
         timed.append(outcome.value)
         longest = max(longest, time.monotonic() - round_began)
-        if _is_known(round_noise(_medians(timed)), len(timed)):
-            break
     if len(timed) < 2:
         return list(rows)
     noise = round_noise(_medians(timed))

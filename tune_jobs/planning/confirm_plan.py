@@ -1,16 +1,17 @@
 """Which confirm runs are worth making next. Pure functions over recorded rows and looks.
 
 The search chose with one seed, and the luckiest trial won; the seeds here are others, the same for
-every batch size. They come in blocks: two for every batch size, then more for those that the last
-look left open. A rival ends once it cannot win any more. The answer comes first: once no look is to
-follow, the batch size to use, and those next to it, are run on to the whole budget with two seeds,
-for accuracy and curves; not where a batch schedule follows, which ends at the target.
+every batch size. They come in blocks: two for every batch size that may win, then more for those
+that the last look left open. A rival ends once it cannot win any more. The answer comes first: once
+it stands, all others are run with two seeds as well, for the critical batch size, and the one to
+use, and those next to it, go on to the whole budget, for accuracy and curves; not where a batch
+schedule follows, which ends at the target.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from statistics import median
 
@@ -22,7 +23,9 @@ from tune_jobs.reading.sweep_runs import confirmed_at_last
 from tune_jobs.records import ConfirmRun, Look, TrialResult
 from tune_jobs.training.scaling import scaled_learning_rate
 
-FIRST_BLOCK = 2  # seeds of every batch size; then those that are alive go on in BLOCKS
+FIRST_BLOCK = 2  # seeds of what may win, and later of all; what is alive goes on in BLOCKS
+MAY_WIN = 1.5  # times the fastest, each by its best trial of the search
+FEWEST = 3  # that may win
 WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
 LONGEST_UNSEEN = 2.0  # as LONGEST, of a leader of which one run of the search is known
 
@@ -52,7 +55,7 @@ def next_runs(
     look = last_look(looks)
     more = look is None or goes_on(look, config)
     count = next_block(config, look) if more else look.seeds if look else 0
-    alive: set[int] = set(rates) if look is None else {*look.alive, look.used or 0}
+    alive = may_win(config, rates) if look is None else {*look.alive, look.used or 0}
     last = {t.batch_size: t for t in confirmed_at_last(trials)}
     at = {
         size: _rate(config, trial, bases)
@@ -62,7 +65,7 @@ def next_runs(
     }
     leader = _leader(config, rates, look)
     whole = _whole(config, rates, leader)
-    ends = _ends(config, trials, rates, leader, seen=look is not None)
+    ends = _ends(config, trials, rates, leader, alive if look is not None else ())
     whole_seeds = seeds_of(config, WHOLE_SEEDS)
     confirmed = [t for t in trials if t.stage == "confirm" and t.outcome != "failed"]
     ran_at = _ran_at(confirmed)
@@ -71,7 +74,8 @@ def next_runs(
         for (size, seed), tried in ran_at.items()
         if size in alive & at.keys() and at[size][1] not in tried
     }
-    goes_whole = not _by_target(config) or not (more or anew or config.search in SCHEDULES)
+    open_ = more or bool(anew)
+    goes_whole = not _by_target(config) or not (open_ or config.search in SCHEDULES)
     planned = [
         ConfirmRun(
             size,
@@ -79,20 +83,24 @@ def next_runs(
             seed,
             config.budget_examples if size in whole else ends[size],
             whole=goes_whole and size in whole and seed in whole_seeds,
+            late=not open_,
             space=trial.space,
         )
         for seed in seeds_of(config, max(count, min(WHOLE_SEEDS, config.seeds)))
         for size, trial in sorted(rates.items())
         if (more and size in alive)
         or (size, seed) in anew
-        or (size in whole and seed in whole_seeds and (more or goes_whole))
+        or (seed in whole_seeds and (goes_whole or (more and size in whole)))
     ]
     made = _made(config, trials)
     missing = [run for run in planned if not _is_made(run, made)]
-    if not (more or anew):  # nothing is decided any more
+    if not open_:  # nothing is decided any more
         return missing
-    rate = {size: rate for size, (_, rate) in at.items()}
-    timed = {t.batch_size for t in confirmed if t.alone and t.learning_rate == rate[t.batch_size]}
+    timed = {
+        t.batch_size
+        for t in confirmed
+        if t.alone and t.learning_rate == at.get(t.batch_size, (0.0, 0.0))[1]
+    }
     return _some_alone(missing, whole - timed)
 
 
@@ -163,6 +171,15 @@ def best_rates(config: SweepConfig, trials: Sequence[TrialResult]) -> dict[int, 
     return {size: trial for size, trial in found.items() if trial is not None}
 
 
+def may_win(config: SweepConfig, rates: Mapping[int, TrialResult]) -> set[int]:
+    """The batch sizes that may be the best, by the best trial of each; all where none reached."""
+    spent = {size: _spent(config, trial) or math.inf for size, trial in rates.items()}
+    order = sorted(spent, key=lambda size: (spent[size], size))
+    if not _by_target(config) or spent[order[0]] == math.inf:
+        return set(rates)
+    return {*order[:FEWEST], *(s for s in order if spent[s] <= MAY_WIN * spent[order[0]])}
+
+
 def unbracketed(config: SweepConfig, trials: Sequence[TrialResult]) -> list[str]:
     """One line for each batch size whose best learning rate is still the last of those tried."""
     told = []
@@ -202,17 +219,24 @@ def _ends(
     trials: Sequence[TrialResult],
     rates: Mapping[int, TrialResult],
     leader: int,
-    seen: bool,
+    rivals: Collection[int],
 ) -> dict[int, int]:
-    """Examples at which a run of each batch size ends in vain; the whole budget at the most."""
+    """Examples at which a run of each batch size ends in vain, `rivals` of a leader that was seen
+    sooner; the whole budget at the most."""
     confirmed = [t for t in confirmed_at_last(trials) if t.batch_size == leader]
     spent = [s for t in confirmed if (s := _spent(config, t)) is not None]
     needs = median(spent) if spent else _spent(config, rates[leader])
     if needs is None:
         return dict.fromkeys(rates, config.budget_examples)
-    longest = needs * (LONGEST if seen and spent else LONGEST_UNSEEN)
     return {
-        size: min(config.budget_examples, math.ceil(longest * _examples_per_unit(config, trial)))
+        size: min(
+            config.budget_examples,
+            math.ceil(
+                needs
+                * (LONGEST if spent and size in rivals else LONGEST_UNSEEN)
+                * _examples_per_unit(config, trial)
+            ),
+        )
         for size, trial in rates.items()
     }
 

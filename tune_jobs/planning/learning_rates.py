@@ -200,15 +200,24 @@ def _may_win(
     """A draw of the batch size that takes least, each at its best rate."""
     known = {s: v.needs() for s, v in found.items()}
     told = [s for s, (mean, _) in known.items() if math.isfinite(mean)]
-    drawn = {}
-    for size, (mean, deviation) in known.items():
-        if not math.isfinite(mean) and told:
+    drawn: dict[int, float] = {}
+    for size in sorted(known, key=lambda s: (s not in told, s)):
+        mean, deviation = known[size]
+        if told and size not in told:
             near = min(told, key=lambda s: abs(math.log(s / size)))
             mean, deviation = known[near]
             deviation = math.hypot(deviation, UNTRIED * math.sqrt(abs(math.log2(near / size))))
         luck = float(chance.standard_normal())
-        drawn[size] = (mean if told else 0.0) + deviation * luck + math.log(cost[size])
-    return min(drawn, key=lambda s: (drawn[s], s))
+        drawn[size] = (mean if told else 0.0) + deviation * luck
+        if size not in told:
+            drawn[size] = max([drawn[size], *(_at_least(size, s, drawn[s]) for s in told)])
+    return min(drawn, key=lambda s: (drawn[s] + math.log(cost[s]), s))
+
+
+def _at_least(size: int, other: int, needs: float) -> float:
+    """The log of the examples that a batch size takes at the least, by those of another: with tuned
+    rates neither examples to target fall nor updates rise as it grows (Shallue 2019)."""
+    return needs + min(0.0, math.log(size / other))
 
 
 def _least_known(among: Sequence[int], found: Mapping[int, Valley], known: Known) -> int:
