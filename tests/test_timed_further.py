@@ -18,7 +18,7 @@ from tests import rows
 from tests.test_sweep import command, surroundings
 from tune_jobs.config import SweepConfig
 from tune_jobs.measure.fresh import FreshProcesses, Outcome
-from tune_jobs.measure.probe import Subject, measure_round
+from tune_jobs.measure.probe import Subject, measure_rounds
 from tune_jobs.measure.profiling import (
     DeviceProfiler,
     ProfilePlan,
@@ -86,17 +86,11 @@ def test_a_first_round_is_followed_by_rounds_of_some_batch_sizes_side_by_side(
 
 
 class Broken:
-    """A device on which the second round ends the process."""
-
-    def __init__(self, fresh: FreshProcesses) -> None:
-        self.fresh, self.rounds = fresh, 0
+    """A device on which the process ends."""
 
     def call(self, function: Any, argument: Any, timeout_seconds: float, copies: int = 1) -> Any:
-        assert function is measure_round
-        self.rounds += 1
-        if self.rounds == 2:
-            return [Outcome(None, "killed", "by the kernel")]
-        return self.fresh.call(function, argument, timeout_seconds, copies)
+        assert function is measure_rounds
+        return [Outcome(None, "killed", "by the kernel")]
 
 
 @pytest.mark.slow
@@ -104,8 +98,10 @@ def test_rows_stay_as_they_are_where_no_further_rounds_can_be_made(
     fresh: FreshProcesses, digits: Subject, once: list[BatchSizeProfile]
 ) -> None:
     again = to_time_again(once)
-    assert timed_again(Broken(fresh), digits, again, 20.0) == again
+    assert timed_again(Broken(), digits, again, 20.0) == again
     assert timed_again(fresh, digits, again, 0.0) == again
+    assert timed_again(fresh, digits, again, 0.2)[0].rounds == 2  # and no third one
+    assert timed_again(fresh, digits, [], 20.0) == []
 
 
 def test_what_goes_on_aside_is_waited_for_and_its_fault_raised() -> None:

@@ -166,7 +166,7 @@ class SweepConfig:
         "the budget is doubled where no trial reaches the target; not where it is given",
     )
     seeds: int = option(
-        8,
+        13,
         "Search",
         "seeds of a batch size's runs at the most; they go where they decide",
         flag=True,

@@ -17,7 +17,7 @@ NORMAL_95 = 1.96
 LEAST = 1e-12  # variance, where all is told to be exact
 TRIMMED = 0.34  # of a batch size's runs, at either end: of three the middle one is left
 TRIMMING = 1.3  # times the variance of a mean, that of one so trimmed
-ROUNDS = 4  # as many runs does the profile's own spread count for
+AS_RUNS = 4  # that A_ROUND counts for
 CONTENTION = 0.02  # deviation of what a neighbour on a device costs a batch size, beside the others
 
 
@@ -70,9 +70,9 @@ class Clock(NamedTuple):
 
 def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) -> Clock:
     """The profile, and what the runs took by the clock, each weighed by its spread. Of a batch
-    size's runs the middle counts, and one is known no better than a round of the profile; those
-    with others beside them may favour a batch size by CONTENTION. By what the two lie further
-    apart than that allows, both are to blame alike.
+    size's runs the middle counts; those with others beside them may favour a batch size by
+    CONTENTION. By what the two lie further apart than that allows both are to blame alike, several
+    runs less by their number.
 
     What all batch sizes have in common favours none of them, and is left out.
     """
@@ -81,10 +81,11 @@ def clock_of(profiles: Sequence[BatchSizeProfile], runs: Sequence[TargetRun]) ->
     if len(timed) < 2:
         return Clock({}, variance)
     found = {size: _middle([log for log, _ in of]) for size, of in timed.items()}
-    clock = _variance_of_middles(timed, found, profiles)
+    clock = _variance_of_middles(timed, found)
     blamed = _between(found, {size: variance[size] + of for size, of in clock.items()}) / 2
     wide = {size: of + blamed for size, of in variance.items()}
-    total = {size: max(wide[size] + of + blamed, LEAST) for size, of in clock.items()}
+    heard = {size: of + blamed / len(timed[size]) for size, of in clock.items()}
+    total = {size: max(wide[size] + of, LEAST) for size, of in heard.items()}
     common = fmean(found.values(), [1 / of for of in total.values()])
     part = {size: wide[size] / total[size] for size in timed}  # that the runs are heard
     return Clock(
@@ -115,17 +116,14 @@ def _middle(logs: Sequence[float]) -> float:
 def _variance_of_middles(
     timed: Mapping[int, Sequence[tuple[float, bool]]],
     middle: Mapping[int, float],
-    profiles: Sequence[BatchSizeProfile],
 ) -> dict[int, float]:
-    """By batch size, of so many runs; all batch sizes' runs tell how far one is off."""
-    a_round = {p.batch_size: max(1, p.rounds) * _of_interval(p) for p in chosen(profiles)}
+    """By batch size, of so many runs; all batch sizes' runs tell how far one is off, which is taken
+    to be about A_ROUND where they are few."""
     squares = sum((log - middle[size]) ** 2 for size, of in timed.items() for log, _ in of)
     further = sum(len(of) - 1 for of in timed.values())
+    of_one = (AS_RUNS * A_ROUND**2 + squares) / (AS_RUNS + further)
     return {
-        size: (ROUNDS * a_round[size] + squares)
-        / (ROUNDS + further)
-        / len(of)
-        * (TRIMMING if len(of) > 2 else 1.0)
+        size: of_one / len(of) * (TRIMMING if len(of) > 2 else 1.0)
         + CONTENTION**2 * any(beside for _, beside in of)
         for size, of in timed.items()
     }

@@ -151,6 +151,27 @@ def measure_round(requests: Sequence[ProbeRequest]) -> list[tuple[float, ...]]:
 
 
 @dataclass(frozen=True)
+class RoundsRequest:
+    """So many rounds of the requests in one process; two at the fewest, none is begun that would
+    end after `cap_seconds`."""
+
+    requests: tuple[ProbeRequest, ...]
+    rounds: int
+    cap_seconds: float
+
+
+def measure_rounds(request: RoundsRequest) -> list[list[tuple[float, ...]]]:
+    """Rounds as of `measure_round`: so close together, what a busy moment slows is slowed alike."""
+    began, found = time.perf_counter(), [measure_round(request.requests)]
+    while len(found) < request.rounds:
+        each = (time.perf_counter() - began) / len(found)
+        if len(found) > 1 and each * (len(found) + 1) > request.cap_seconds:
+            break
+        found.append(measure_round(request.requests))
+    return found
+
+
+@dataclass(frozen=True)
 class NoiseRequest:
     """One training run along which the noise scale is measured, for at most `cap_seconds`."""
 

@@ -4,7 +4,7 @@ Batch sizes are interleaved over rounds, so that a noisy minute does not fall on
 first round, each probe in a process of its own, finds what fits; from it micro-batches are chosen
 where accumulation is needed or faster. Further rounds, one process each, time updates alone, until
 every median is known to 3 %, six rounds are made, or the time cap is reached. A sweep makes those
-once the search has told which batch sizes are worth timing: `timed_again`.
+once the search has told which batch sizes are worth timing, in one process: `timed_again`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from tune_jobs.measure.probe import (
     WARM_UPDATES,
     ProbeReading,
     ProbeRequest,
+    RoundsRequest,
     Subject,
     measure_round,
+    measure_rounds,
     measure_update,
 )
 from tune_jobs.records import BatchSizeProfile
@@ -40,9 +42,12 @@ from tune_jobs.records import BatchSizeProfile
 SECONDS_OF_A_PROBE, SECONDS_IN_A_ROUND = 1.0, 0.5
 FEWEST_UPDATES = 2
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 6
+TURNS, SECONDS_OF_A_TURN = 10, 0.12  # rounds of all in turn in one process, and of each in a round
 WORTH_ACCUMULATING = 0.05
 CLEARLY_SLOWER = 1.1
 AS_ROUNDS = 2  # that A_ROUND counts for
+MUCH = 12  # degrees of freedom that a median of deviations needs
+NORMAL_MAD = 1.4826  # a normal deviation over the median of its absolute ones
 SECONDS_TO_BEGIN = 1.5
 VERIFICATIONS = 3
 USERS = "UserError: "  # of a reason: told in words of its own
@@ -294,29 +299,21 @@ def to_time_again(rows: Sequence[BatchSizeProfile]) -> list[BatchSizeProfile]:
 def timed_again(
     caller: Caller, subject: Subject, rows: Sequence[BatchSizeProfile], cap_seconds: float
 ) -> list[BatchSizeProfile]:
-    """The rows with the seconds of further rounds, side by side, in place of what they had; as they
-    are where two do not fit into the cap or the process fails. What more rounds than the fewest
-    would add, the clock of the runs adds."""
-    requests = [
-        ProbeRequest(subject, row.batch_size, row.micro_batch_size, SECONDS_IN_A_ROUND,
-                     FEWEST_UPDATES)
+    """The rows with the seconds of further rounds, side by side in one process, in place of what
+    they had; as they are where it fails, or not even one would fit into the cap."""
+    steps = [row.step_seconds or 0.0 for row in rows]
+    requests = tuple(
+        ProbeRequest(subject, row.batch_size, row.micro_batch_size, SECONDS_OF_A_TURN, 1)
         for row in rows
-    ]  # fmt: skip
-    timed: list[list[tuple[float, ...]]] = []  # by round, then by row
-    began, longest = time.monotonic(), 0.0
-    while requests and len(timed) < FEWEST_ROUNDS:
-        round_began = time.monotonic()
-        if timed and round_began - began + longest > cap_seconds:
-            break
-        limit = len(rows) * probe_seconds(cap_seconds)
-        outcome = caller.call(measure_round, requests, limit)[0]
-        if outcome.ended != "returned":
-            break
-        timed.append(outcome.value)
-        longest = max(longest, time.monotonic() - round_began)
-    if len(timed) < 2:
+    )
+    if not requests or sum(steps) * (WARM_UPDATES + 1) > cap_seconds:
         return list(rows)
-    noise = round_noise(_medians(timed))
+    asked = RoundsRequest(requests, TURNS, cap_seconds)
+    outcome = caller.call(measure_rounds, asked, 2 * probe_seconds(cap_seconds))[0]
+    if outcome.ended != "returned":
+        return list(rows)
+    timed: list[list[tuple[float, ...]]] = outcome.value  # by round, then by row
+    noise = round_noise([statistics.median(of) for of in row] for row in zip(*timed, strict=True))
     by_row = zip(rows, zip(*timed, strict=True), strict=True)
     return [replace(row, **_of_rounds(row.batch_size, of, noise)) for row, of in by_row]
 
@@ -327,11 +324,6 @@ def few_rounds(rounds: int, cap_seconds: float) -> str:
         f"profile: {rounds} of {FEWEST_ROUNDS} rounds fitted in {cap_seconds:g} s, so intervals "
         "are wide or missing; raise profile_seconds for narrower ones"
     )
-
-
-def _medians(timed: Sequence[Sequence[tuple[float, ...]]]) -> list[list[float]]:
-    """By row, then by round."""
-    return [[statistics.median(of) for of in row] for row in zip(*timed, strict=True)]
 
 
 def _of_rounds(size: int, rounds: Sequence[tuple[float, ...]], noise: RoundNoise) -> dict[str, Any]:
@@ -569,6 +561,10 @@ def round_noise(medians: Iterable[Sequence[float]]) -> RoundNoise:
 
 
 def _deviation(left: Floats, free: int) -> float:
+    """Of what is left of a fit; where that is much, of its middle half: medians over rounds do not
+    hear the few that a neighbour bent."""
+    if free >= MUCH:
+        return NORMAL_MAD * float(np.median(np.abs(left))) * math.sqrt(len(left) / free)
     return math.sqrt(float(left @ left) / free) if free else math.inf
 
 
