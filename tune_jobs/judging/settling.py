@@ -28,7 +28,7 @@ BLOCKS = (3, 5, 8, 13, 20, 32, 50)  # runs of a batch size, in all, after a furt
 ENOUGH = 0.8
 DRAWS = 2000
 WIDE = 0.15  # a bound that further trials and seeds are made for, where they make it tighter
-MATTERS = 0.8  # of the bound, what is left of it at the best rates, for searching them to pay
+MATTERS = 0.9  # of the bound, what is left of it at the best rates, for searching them to pay
 LONGEST = 1.5  # a run is worth no more than so many times the one to use: it ends there
 
 
@@ -74,8 +74,8 @@ def _tightens(contest: Contest, alive: Sequence[int]) -> bool:
 def _unsure_rates(
     sizes: Sequence[int], short: Mapping[int, Shortfall], policy: Policy
 ) -> tuple[int, ...]:
-    """Those whose best rate may save more than the tolerance, by the root mean square."""
-    least = policy.log_tolerance**2
+    """Those whose best rate may save half the tolerance and more, by the root mean square."""
+    least = (policy.log_tolerance / 2) ** 2
     return tuple(s for s in sizes if s in short and short[s].mean ** 2 + short[s].variance > least)
 
 
