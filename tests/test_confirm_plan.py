@@ -113,12 +113,18 @@ def test_where_a_batch_schedule_follows_nothing_goes_on_past_the_target() -> Non
     assert next_runs(replace(CONFIG, search="grow"), rows_now, [STANDS]) == []
 
 
-def test_a_run_that_was_made_again_for_longer_keeps_the_clock_of_when_it_was_alone() -> None:
+def test_a_run_that_was_made_again_for_longer_keeps_what_it_took_to_the_target() -> None:
     first = ran("confirm", 64, 1, 2000, alone=True, measured_time_to_target_seconds=4.5)
-    again = ran("confirm", 64, 1, BUDGET, alone=False, measured_time_to_target_seconds=9.0)
+    other = {"examples_to_target": 2064, "time_to_target_seconds": 4.2}
+    again = ran(
+        "confirm", 64, 1, BUDGET, alone=False, measured_time_to_target_seconds=9.0, **other
+    )
     (kept,) = runs_to_judge([again, first])
     assert (kept.examples_seen, kept.alone) == (BUDGET, True)
     assert kept.measured_time_to_target_seconds == 4.5
+    assert (kept.examples_to_target, kept.time_to_target_seconds) == (2000, 4.0)
+    short = ran("confirm", 64, 1, 1000)
+    assert runs_to_judge([again, short]) == [again]  # which reached only then
 
 
 def test_further_seeds_go_to_what_is_open_and_rivals_end_at_one_and_a_half_times_the_leader() -> (

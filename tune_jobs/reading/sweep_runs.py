@@ -66,7 +66,7 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
     """The confirm runs of each batch size at the rate that it was confirmed at last, the longest of
     each seed, else its best search trial.
 
-    One that was made again for longer keeps the clock's seconds to the target of before.
+    One that was made again for longer keeps what it took to the target before.
     """
     usable = [t for t in trials if t.outcome != "failed"]
     chosen: list[TrialResult] = []
@@ -74,7 +74,7 @@ def runs_to_judge(trials: Sequence[TrialResult]) -> list[TrialResult]:
         of = [t for t in usable if t.batch_size == size]
         confirmed: dict[int, TrialResult] = {}
         for t in sorted(confirmed_at_last(of), key=lambda t: t.examples_seen):
-            confirmed[t.seed] = _timed_as(t, confirmed.get(t.seed))
+            confirmed[t.seed] = _as_before(t, confirmed.get(t.seed))
         best = best_trial([t for t in of if t.stage == "search"])
         chosen += confirmed.values() or ([best] if best else [])
     return chosen
@@ -88,11 +88,19 @@ def confirmed_at_last(trials: Sequence[TrialResult]) -> list[TrialResult]:
     return [t for t in of if t.learning_rate == last[t.batch_size]]
 
 
-def _timed_as(trial: TrialResult, shorter: TrialResult | None) -> TrialResult:
-    if shorter is None or not shorter.measured_time_to_target_seconds or trial.alone:
+def _as_before(trial: TrialResult, shorter: TrialResult | None) -> TrialResult:
+    """It is the same run: the target was crossed where it was, and what is judged stays."""
+    if shorter is None or shorter.examples_to_target is None:
         return trial
-    clock = shorter.measured_time_to_target_seconds
-    return replace(trial, alone=shorter.alone, measured_time_to_target_seconds=clock)
+    clock = trial if trial.alone else shorter
+    return replace(
+        trial,
+        alone=clock.alone,
+        measured_time_to_target_seconds=clock.measured_time_to_target_seconds,
+        examples_to_target=shorter.examples_to_target,
+        updates_to_target=shorter.updates_to_target,
+        time_to_target_seconds=shorter.time_to_target_seconds,
+    )
 
 
 def scheduled_runs(
