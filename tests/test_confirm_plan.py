@@ -116,9 +116,7 @@ def test_where_a_batch_schedule_follows_nothing_goes_on_past_the_target() -> Non
 def test_a_run_that_was_made_again_for_longer_keeps_what_it_took_to_the_target() -> None:
     first = ran("confirm", 64, 1, 2000, alone=True, measured_time_to_target_seconds=4.5)
     other = {"examples_to_target": 2064, "time_to_target_seconds": 4.2}
-    again = ran(
-        "confirm", 64, 1, BUDGET, alone=False, measured_time_to_target_seconds=9.0, **other
-    )
+    again = ran("confirm", 64, 1, BUDGET, alone=False, measured_time_to_target_seconds=9.0, **other)
     (kept,) = runs_to_judge([again, first])
     assert (kept.examples_seen, kept.alone) == (BUDGET, True)
     assert kept.measured_time_to_target_seconds == 4.5

@@ -113,10 +113,18 @@ def test_what_goes_on_aside_is_waited_for_and_its_fault_raised() -> None:
     aside.begin(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         aside.wait()
+    begun: list[int] = []
+    aside.later(lambda: begun.append(1))
+    assert not begun
+    aside.go("a trial has begun")
+    aside.later(lambda: begun.append(2))
+    aside.wait()
+    assert sorted(begun) == [1, 2]
+    aside.later(lambda: begun.append(3))  # ended before any trial began
     ended = threading.Event()
     aside.begin(lambda: ended.wait(30), ended.set)
     aside.close()
-    assert ended.is_set()
+    assert ended.is_set() and 3 not in begun
 
 
 @pytest.mark.slow

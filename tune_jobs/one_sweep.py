@@ -158,7 +158,7 @@ def measure(
             config, store, job.data_path, profiles, job.say, job.fresh, aside, then=drawn
         )
     else:
-        aside.begin(drawn)
+        aside.later(drawn)
     return profiles
 
 
@@ -460,7 +460,7 @@ def heard(job: Job, copy: SweepCopy, stage: str, trials: int = 0) -> Iterator[No
     store = job.store
     rows = Rows(store.read_trials(), store.read_measurements(), store.read_profiles())
     with job.progress.watching(job.config, stage, rows, trials):
-        keeper.LISTENERS[job.config.name] = [job.progress, copy]
+        keeper.LISTENERS[job.config.name] = [job.progress, copy, job.aside.go]
         yield
 
 

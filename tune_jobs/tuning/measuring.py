@@ -279,7 +279,7 @@ def measure_noise_here(
         if not caller.closed:
             then()
 
-    aside.begin(measured, caller.stop)
+    aside.later(measured, caller.stop)
 
 
 def time_again(
