@@ -132,15 +132,22 @@ def test_further_seeds_go_to_what_is_open_and_rivals_end_at_one_and_a_half_times
     look = Look(10, 2, (32, 64, 128), 32, True, 8)
     runs = next_runs(CONFIG, rows_now, [replace(look, used=64, alive=(64, 128))])
     assert [(r.batch_size, r.seed) for r in runs] == [(64, 3), (128, 3)]
-    look = Look(10, 2, (64, 256), 64, True, 8)  # 256 by its one trial of the search
-    runs = next_runs(CONFIG, rows_now, [look])
-    assert [(r.batch_size, r.seed) for r in runs] == [(256, 1), (256, 2), (64, 3), (256, 3)]
     assert not any(r.whole or r.alone or r.late for r in runs)
-    assert [r.most_examples for r in runs] == [6000, 6000, BUDGET, 6000]
-    later = [*rows_now, *made(runs)]
-    assert [(r.batch_size, r.seed) for r in next_runs(CONFIG, later, [replace(look, seeds=3)])] == [
-        (64, 4), (256, 4), (64, 5), (256, 5)
+    later, look = [*rows_now, *made(runs)], Look(12, 3, (64, 128), 64, True, 8)
+    assert [(r.batch_size, r.seed) for r in next_runs(CONFIG, later, [look])] == [
+        (64, 4), (128, 4), (64, 5), (128, 5)
     ]  # fmt: skip
+
+
+def test_what_the_search_told_apart_joins_the_open_ones_once_seeds_are_many() -> None:
+    """256 by its one trial of the search, which the scatter of two seeds does not rule out."""
+    rows_now = [*SEARCHED, *made(next_runs(CONFIG, SEARCHED, []))]
+    look = Look(10, 2, (64, 256), 64, True, 8)
+    for seeds, joins in ((2, False), (3, False), (5, True)):
+        runs = next_runs(CONFIG, rows_now, [replace(look, seeds=seeds)])
+        assert ({r.batch_size for r in runs} == {64, 256}) is joins
+    assert {r.seed for r in runs if r.batch_size == 256} == set(range(1, 9))
+    assert {r.most_examples for r in runs if r.batch_size == 256} == {6000}  # 6 s of 64's 4 s
 
 
 def test_no_seed_is_run_once_the_answer_stands_or_is_not_worth_more() -> None:

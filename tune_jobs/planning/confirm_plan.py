@@ -26,6 +26,7 @@ from tune_jobs.training.scaling import scaled_learning_rate
 FIRST_BLOCK = 2  # seeds of what may win, and later of all; what is alive goes on in BLOCKS
 MAY_WIN = 1.5  # times the fastest, each by its best trial of the search
 FEWEST = 3  # that may win
+SURE = 5  # seeds: a look at fewer leaves open, for their scatter, also what the search told apart
 WHOLE_SEEDS = 2  # that go on to the whole budget, of the batch size to use and its neighbours
 LONGEST_UNSEEN = 2.0  # as LONGEST, of a leader of which one run of the search is known
 
@@ -55,8 +56,10 @@ def next_runs(
     look = last_look(looks)
     more = look is None or goes_on(look, config)
     count = next_block(config, look) if more else look.seeds if look else 0
-    alive = may_win(config, rates) if look is None else {*look.alive, look.used or 0}
     last = {t.batch_size: t for t in confirmed_at_last(trials)}
+    alive = may_win(config, rates) if look is None else {*look.alive, look.used or 0}
+    if look is not None and look.seeds < SURE:
+        alive &= last.keys()
     at = {
         size: _rate(config, trial, bases)
         if size in alive or size not in last
