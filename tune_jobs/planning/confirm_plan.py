@@ -231,17 +231,12 @@ def _ends(
     needs = median(spent) if spent else _spent(config, rates[leader])
     if needs is None:
         return dict.fromkeys(rates, config.budget_examples)
-    return {
-        size: min(
-            config.budget_examples,
-            math.ceil(
-                needs
-                * (LONGEST if spent and size in rivals else LONGEST_UNSEEN)
-                * _examples_per_unit(config, trial)
-            ),
-        )
-        for size, trial in rates.items()
-    }
+    ends = {}
+    for size, trial in rates.items():
+        longest = needs * (LONGEST if spent and size in rivals else LONGEST_UNSEEN)
+        examples = math.ceil(longest * _examples_per_unit(config, trial))
+        ends[size] = min(config.budget_examples, examples)
+    return ends
 
 
 def _spent(config: SweepConfig, trial: TrialResult) -> float | None:
