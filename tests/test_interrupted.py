@@ -67,7 +67,9 @@ def test_sigterm_after_all_is_done_changes_nothing() -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost(number: int, status: int) -> None:
     code = (
-        "import os, sys, time, weakref, tune_jobs.sweep as sweep\n"
+        "import os, signal, sys, time, weakref, tune_jobs.sweep as sweep\n"
+        # As at a terminal: what a script begins in its background ignores SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Collected: pass\n"
         f"def finalizer(ref): os.kill(os.getpid(), {number}); time.sleep(1)\n"
         "def run(invocation):\n"

@@ -20,6 +20,7 @@ from tune_jobs.planning.looks import (
     with_look,
 )
 from tune_jobs.records import Look, TrialResult
+from tune_jobs.verdicts import Settling
 
 
 def trials(confirmed: int) -> list[TrialResult]:
@@ -111,6 +112,16 @@ def test_nothing_stays_alive_where_the_answer_stands_or_nothing_was_reached() ->
     unreached = verdict_of(runs_of({32: 20.0, 64: 10.0}, seeds=3, ends=5.0))
     for verdict in (decided, unreached):
         assert look_of(verdict, SweepConfig(), trials(6), 3).alive == ()
+
+
+def test_the_search_goes_on_for_the_rate_of_a_batch_size_that_stands() -> None:
+    decided = verdict_of(runs_of({32: 20.0, 64: 10.0}, seeds=3))
+    open_rate = replace(decided, settling=Settling((), None, None, None, None, (64,)))
+    config = replace(SweepConfig(), trials=1)
+    look = look_of(open_rate, config, trials(6), 3)
+    assert (look.alive, look.used, look.rates) == ((), 64, (64,)) and not goes_on(look, config)
+    assert rates_are_due([look], trials(6), config)
+    assert not look_of(open_rate, replace(config, search="tpe"), trials(6), 3).rates
 
 
 def test_the_search_goes_on_where_rates_and_no_seeds_are_what_is_open() -> None:

@@ -14,6 +14,7 @@ from tune_jobs.judging.contest import Contest, hold
 from tune_jobs.judging.policy import Policy
 from tune_jobs.judging.rate_luck import Shortfall
 from tune_jobs.judging.samples import EXAMPLES, TIME
+from tune_jobs.judging.sentences import change_of
 from tune_jobs.judging.settling import (
     BLOCKS,
     LONGEST,
@@ -179,3 +180,20 @@ def test_rates_are_to_be_searched_further_only_where_knowing_them_would_tell_muc
     near = {32: 10.7, 64: 10.0, 256: 25.0}
     assert rates(runs_of(near, noise=0.03), {1e-4: 40.0, 1e-3: 10.0, 1e-2: 40.0}) == (64,)
     assert rates(runs_of(near, seeds=2, noise=0.9), {3e-4: 13.0, 1e-3: 10.0, 3e-3: 14.0}) == ()
+
+
+def test_where_the_batch_size_stands_its_learning_rate_may_still_keep_the_bound_wide() -> None:
+    """128 has lost; what a better rate of 64 may save is searched for, and the answer says so."""
+    runs = runs_of({64: 10.0, 128: 40.0}, seeds=5, noise=0.02)
+
+    def found(saves: Shortfall) -> tuple[Contest, Settling | None]:
+        short = {64: saves, 128: Shortfall(0.0, 1e-4)}
+        of = hold(runs, TIME, {}, Policy(), {}, short)
+        return of, settling_of(of, Policy(), short)
+
+    of, wide = found(Shortfall(0.1, 0.01))
+    assert of.decision.status == "decided" and not of.decision.open
+    assert wide is not None and (wide.batch_sizes, wide.seeds, wide.rates) == ((), None, (64,))
+    change = change_of(of, [], wide, Policy())
+    assert change == "The bound is wide by what a better learning rate of 64 may save."
+    assert found(Shortfall(0.01, 1e-4))[1] is None
