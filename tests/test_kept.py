@@ -5,6 +5,7 @@ starting one takes seconds. On Ray, with trials that train nothing.
 2. A process that starts keeps its trial, however soon others are idle: no node stays unused.
 3. An idle process that died, or whose node is about to go, costs no trial and gets none.
 4. More trials than an experiment takes are made in several, so that the driver's memory is flat.
+5. The first trials of a Ray on this machine get the processes that were begun with it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tune_jobs.tuning.kept import Kept
 from tune_jobs.tuning.planned import Asked
 from tune_jobs.tuning.requests import TrialRequest, evened
 from tune_jobs.tuning.stages import Stage
+from tune_jobs.tuning.starting import AHEAD, Start, begun_ahead
 
 SIZES, TRIALS = (16, 64, 512), 6
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +80,26 @@ def two_places(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.init(address="local", num_cpus=2, logging_level="error", **quiet)
     yield
     ray.shutdown()
+
+
+@pytest.mark.slow
+def test_trials_have_the_processes_that_were_begun_with_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": "", AHEAD: "1"}  # all as before afterwards
+    for name in (*told, "RAY_enable_worker_prestart", "RAY_preload_python_modules",
+                 "RAY_enable_metrics_collection", "RAY_IGNORE_UNHANDLED_ERRORS"):  # fmt: skip
+        monkeypatch.setenv(name, told.get(name, ""))
+        monkeypatch.delenv(name) if name not in told else None
+    Start(ROOT, lambda line: None).wait()
+    try:
+        ahead = begun_ahead()
+        assert len(ahead) == ray.cluster_resources()["CPU"]
+        stage = stage_of(tmp_path, monkeypatch)
+        confirm(stage, 3)
+        assert {step["process"] for step in steps_of(stage)} <= ahead
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

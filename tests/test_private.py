@@ -80,7 +80,7 @@ def test_a_sweeps_folder_is_its_owners_alone(tmp_path: Path, mask: int, expected
 LISTENERS = """
 import os, sys, time, psutil, ray
 from pathlib import Path
-from tune_jobs.tuning.cluster import start_ray
+from tune_jobs.tuning.starting import start_ray
 start_ray(Path.cwd())
 ray.get(ray.remote(lambda: os.getpid()).remote())
 time.sleep(3)  # agents open their ports a while after the node is there

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tune_jobs.errors import UserError
-from tune_jobs.tuning import cluster
+from tune_jobs.tuning import starting
 
 ROOT = Path(__file__).resolve().parent.parent
 TOO_SLOW = "Exception: The current node timed out during startup."
@@ -65,13 +65,13 @@ def test_a_sweep_starts_ray_again_and_gives_up_in_the_end(
         if len(tries) < 3 or options.get("never"):
             raise Exception(TOO_SLOW)
 
-    monkeypatch.setattr(cluster.ray, "init", init)
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda: tries.append("shutdown"))
-    cluster._init({}, None, said.append)
+    monkeypatch.setattr(starting.ray, "init", init)
+    monkeypatch.setattr(starting.ray, "shutdown", lambda: tries.append("shutdown"))
+    starting._init({}, None, said.append)
     (line,) = said
     assert "started again" in line
     assert tries == ["init", "shutdown", "init"]
     tries.clear()
     with pytest.raises(UserError, match="did not start on this machine within 30 s"):
-        cluster._init({"never": True}, None, said.append)
-    assert tries.count("init") == cluster.STARTS
+        starting._init({"never": True}, None, said.append)
+    assert tries.count("init") == starting.STARTS

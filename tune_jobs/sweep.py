@@ -33,6 +33,7 @@ from tune_jobs.reporting.table import say, wide_console
 if TYPE_CHECKING:
     from tune_jobs.measure.fresh import FreshProcesses
     from tune_jobs.store import SweepStore
+    from tune_jobs.tuning.starting import Start
 
 
 def main() -> int:
@@ -50,7 +51,6 @@ def main() -> int:
 def run(invocation: Invocation) -> int:
     """Check everything that can be checked, then the stages. Returns the exit status."""
     from tune_jobs import preparing
-    from tune_jobs.reporting.plan import print_plan
 
     action, console = invocation.action, wide_console()
     if action.new_workload is not None:
@@ -61,6 +61,8 @@ def run(invocation: Invocation) -> int:
         sweeps.append((config, preparing.folder(config, action)))
         preparing.check_names(config, importing=not action.dry_run)
         if action.dry_run:
+            from tune_jobs.reporting.plan import print_plan
+
             print_plan(config, console)
     if action.dry_run:
         return 0
@@ -84,26 +86,32 @@ def begin(config: SweepConfig, store: SweepStore, action: Action, console: Conso
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
         told = Progress(console), Allowance(config.minutes)
-        with ahead(store) as fresh:
+        with ahead(store, console) as begun:
             data = preparing.data(config)
             from tune_jobs.one_sweep import Job, sweep
 
-            sweep(Job(config, store, data, uri, console, action, *told, fresh))
+            sweep(Job(config, store, data, uri, console, action, *told, *begun))
 
 
 @contextmanager
-def ahead(store: SweepStore) -> Iterator[FreshProcesses | None]:
-    """What will measure on this machine imports torch meanwhile; None where nothing will."""
+def ahead(
+    store: SweepStore, console: Console
+) -> Iterator[tuple[FreshProcesses | None, Start | None]]:
+    """What will measure on this machine, where something will, and a Ray of its own, begun while
+    this process imports what it needs; None in the place of what is not begun."""
+    if cluster_address(os.environ):
+        yield None, None
+        return
     from tune_jobs.measure.fresh import FreshProcesses
 
-    if store.profiles.exists() or cluster_address(os.environ):
-        yield None
-        return
-    fresh = FreshProcesses(shows=False)
+    fresh = None if store.profiles.exists() else FreshProcesses(shows=False)
+    from tune_jobs.tuning.starting import Start
+
     try:
-        yield fresh
+        yield fresh, Start(ROOT, partial(say, console))
     finally:
-        fresh.close()
+        if fresh is not None:
+            fresh.close()
 
 
 def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) -> None:

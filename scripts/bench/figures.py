@@ -255,9 +255,9 @@ def until_first() -> None:
         store.create()
         told = First(console), Allowance(None)
         uri = f"sqlite:///{folder}/mlflow.db"
-        with ahead(store) as fresh:
+        with ahead(store, console) as begun:
             data = preparing.data(config)
-            of.sweep(of.Job(config, store, data, uri, console, Action(), *told, fresh))
+            of.sweep(of.Job(config, store, data, uri, console, Action(), *told, *begun))
 
 
 def _told(line: Sequence[str]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def stock(folder: Path) -> Made:
     from tune_jobs.data.sources import prepare
     from tune_jobs.planning.search_plan import learning_rate_range
     from tune_jobs.training.scaling import scaled_learning_rate
-    from tune_jobs.tuning.cluster import start_ray
+    from tune_jobs.tuning.starting import start_ray
 
     started: list[float] = []
 

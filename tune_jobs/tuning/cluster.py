@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import secrets
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +15,15 @@ import psutil
 import ray
 import torch
 import yaml
-from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_jobs.config import SweepConfig, custom_resources, requested_cpus, requested_gpus
 from tune_jobs.environment import cluster_address
 from tune_jobs.errors import UserError
-from tune_jobs.private import secure_token
 from tune_jobs.store import SweepStore
-from tune_jobs.tuning.host import check_address, not_joined, object_store, short_folder
 from tune_jobs.tuning.requests import LABEL, SHARE_OF_LABEL
 
 Shape = Mapping[str, float]
-STARTS = 5  # of Ray, on a machine that is too busy for its 30 s
-START_TIMED_OUT = "timed out during startup"  # of Ray's message, ray/_private/node.py
 
 
 @dataclass(frozen=True)
@@ -94,83 +85,6 @@ def _times(shape: Shape, bundle: Shape) -> float:
     elif share:
         times.append(gpus / share)
     return math.floor(min(times, default=0.0) + 1e-9)
-
-
-def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> Cluster:
-    """Join the job's cluster, or start Ray on this machine for its user alone; never twice.
-
-    Errors:
-        UserError: no cluster is where RAY_ADDRESS says, or this machine has no place for Ray.
-    """
-    if not ray.is_initialized():
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        options: dict[str, object] = {"logging_level": "warning", "log_to_driver": False}
-        address = cluster_address(os.environ)
-        if address is not None:
-            check_address(address)
-        else:
-            short_folder(os.environ, say)
-            options |= object_store(os.environ)
-            # Without it Ray would join, or wait for, the last cluster begun on this machine.
-            options |= {"address": "local", "include_dashboard": False}
-            path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]  # the user's own
-            options |= {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(path)}}}
-            told = secure_token(os.environ)
-            if told:
-                say(told)
-            os.environ.setdefault("RAY_enable_metrics_collection", "0")
-            for idle in ("enable_worker_prestart", "prestart_worker_first_driver"):
-                os.environ.setdefault(f"RAY_{idle}", "0")  # workers that no trial would use
-            # What fails is told by the trial's row, or ends the sweep in words of its own.
-            os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-        # Ray puts an abort with a C++ stack in the place of the handler of SIGTERM.
-        handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
-        with _on_loopback(address is None):
-            _init(options, address, say)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-    return cluster_now()
-
-
-@contextmanager
-def _on_loopback(wanted: bool) -> Iterator[None]:
-    """A node that is started meanwhile listens on 127.0.0.1 alone.
-
-    Ray does so by itself on a Mac, and on Linux listens on every interface: this is the switch
-    between the two. Given as `_node_ip_address`, 127.0.0.1 is replaced by an outer address.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = before and not wanted
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-def _init(options: dict[str, object], address: str | None, say: Callable[[str], None]) -> None:
-    """ray.init, begun again where a busy machine did not start the node within Ray's 30 s: what Ray
-    logs of that, with the end of a log of its own, helps nobody."""
-    services = logging.getLogger("ray._private.services")
-    for attempts_left in reversed(range(STARTS)):
-        level = services.level
-        try:
-            services.setLevel(logging.CRITICAL)
-            ray.init(**options)
-            return
-        except Exception as error:
-            if address is not None:
-                raise not_joined(address, error) from error
-            if START_TIMED_OUT not in str(error):
-                raise
-            ray.shutdown()
-            if attempts_left == 0:
-                raise UserError(
-                    f"Ray did not start on this machine within 30 s, {STARTS} times over: too much "
-                    "runs here beside it; begin again once less does"
-                ) from error
-            say("Ray did not start within 30 s: this machine is busy; it is started again")
-        finally:
-            services.setLevel(level)
 
 
 def cluster_now() -> Cluster:

@@ -3,7 +3,8 @@
 Ray Tune keeps one process that nothing has been asked for, and ends the others: where a plan waits
 for its last runs before it goes on, each slot but one would start anew, which takes seconds. And it
 gives a trial whose process starts to the first idle one, and ends the one that starts: where runs
-are shorter than a start, as many nodes never ran one as came late.
+are shorter than a start, as many nodes never ran one as came late. On one machine the first
+processes are those that Ray began ahead (`starting.py`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 import ray
+from ray.air.execution import FixedResourceManager
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 
+from tune_jobs.tuning.cluster import cluster_now, in_a_cluster
 from tune_jobs.tuning.leaving import on_a_leaving_node
 
 ANSWER_SECONDS = 10.0  # an idle process answers within milliseconds; one of a lost node never
@@ -84,6 +88,15 @@ class Kept(_ObjectCache):  # type: ignore[misc]
         self.controller._remove_actor(tracked_actor=process)
 
 
+class OfTheDriver(_ActorClassCache):  # type: ignore[misc]
+    """Ray's cache of what begins a trial's process, in the environment of all processes."""
+
+    def get(self, trainable: type) -> Any:
+        if trainable not in self._cache:
+            self._cache[trainable] = ray.remote(trainable)
+        return self._cache[trainable]
+
+
 def _leaves(process: object) -> bool:
     """Asked in the process itself."""
     return on_a_leaving_node()
@@ -115,3 +128,15 @@ def keep_processes(controller: Any, most: int) -> None:
     inner = getattr(controller, "_tune_controller", None)
     if inner is not None and not isinstance(inner._actor_cache, Kept):
         inner._actor_cache = Kept(inner, most)
+        if not in_a_cluster() and not cluster_now().spread_out:
+            take_those_begun_ahead(inner)
+
+
+def take_those_begun_ahead(controller: Any) -> None:
+    """Have a Tune controller on one machine give its trials the processes that Ray began ahead.
+
+    Ray gives them to actors that ask for no environment of their own, and ends those that have run
+    a task, such as the one by which Tune waits for each placement group: no such is needed here.
+    """
+    controller._class_cache = OfTheDriver()
+    controller._actor_manager._resource_manager = FixedResourceManager()
