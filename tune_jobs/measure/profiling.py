@@ -346,7 +346,8 @@ def _of_rounds(size: int, rounds: Sequence[tuple[float, ...]], noise: RoundNoise
 def threads_per_trial(
     caller: Caller, subject: Subject, batch_size: int, cpus: int, seconds: float = 3.0
 ) -> tuple[int, dict[int, float]]:
-    """CPU threads for each trial, by the total throughput of as many trials as then fit.
+    """CPU threads for each trial, by the total throughput of as many trials as then fit: the fewest
+    that none is clearly faster than, since small batches gain nothing by threads.
 
     Returns:
         The threads, and examples per second in total for each number tried (1, 2, 4 ... all).
@@ -362,7 +363,8 @@ def threads_per_trial(
         steps = [statistics.median(o.value.update_seconds) for o in outcomes if o.value]
         if len(steps) == len(outcomes):
             totals[threads] = sum(batch_size / step for step in steps)
-    best = max(totals, key=lambda t: totals[t], default=1)
+    most = max(totals.values(), default=0.0)
+    best = min((t for t in totals if CLEARLY_SLOWER * totals[t] >= most), default=1)
     return best, totals
 
 
