@@ -30,7 +30,7 @@ def searched(
 
 
 def deviation(runs: Sequence[TargetRun], chosen: float = BEST, size: int = 32) -> float:
-    mean, variance, _ = shortfalls(runs, {size: chosen})[size]
+    mean, variance, *_ = shortfalls(runs, {size: chosen})[size]
     return math.hypot(mean, math.sqrt(variance))
 
 

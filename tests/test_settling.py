@@ -18,6 +18,7 @@ from tune_jobs.judging.sentences import change_of
 from tune_jobs.judging.settling import (
     BLOCKS,
     LONGEST,
+    RATES,
     ended_early,
     seeds_needed,
     settling_of,
@@ -197,3 +198,5 @@ def test_where_the_batch_size_stands_its_learning_rate_may_still_keep_the_bound_
     change = change_of(of, [], wide, Policy())
     assert change == "The bound is wide by what a better learning rate of 64 may save."
     assert found(Shortfall(0.01, 1e-4))[1] is None
+    assert found(Shortfall(0.1, 0.01, tried=RATES - 1))[1] is not None
+    assert found(Shortfall(0.1, 0.01, tried=RATES))[1] is None, "further rates tell no more"

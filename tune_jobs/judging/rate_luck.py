@@ -46,11 +46,12 @@ def tried_rates(runs: Sequence[TargetRun], noise: float = NOISE) -> dict[int, Tr
 
 class Shortfall(NamedTuple):
     """Of the log of what a run takes over what it would take at the best learning rate; `borrowed`
-    where the trials of other batch sizes alone tell of it."""
+    where the trials of other batch sizes alone tell of it, else `tried` so many rates."""
 
     mean: float
     variance: float
     borrowed: bool = False
+    tried: int = 0
 
 
 def shortfalls(
@@ -69,8 +70,10 @@ def shortfalls(
     if not any(len(set(t.rate)) > 1 for t in tried.values()):
         return {}
     known = {size: rate for size, rate in chosen.items() if rate}
-    found = valleys({size: NOTHING for size in known} | tried)
+    tried = {size: NOTHING for size in known} | tried
+    found = valleys(tried)
+    count = {size: len(set(of.rate)) for size, of in tried.items()}
     return {
-        size: Shortfall(*found[size].shortfall(math.log(rate)), size not in tried)
+        size: Shortfall(*found[size].shortfall(math.log(rate)), not count[size], count[size])
         for size, rate in sorted(known.items())
     }

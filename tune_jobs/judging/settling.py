@@ -29,6 +29,7 @@ ENOUGH = 0.8
 DRAWS = 2000
 WIDE = 0.15  # a bound that further trials and seeds are made for, where they make it tighter
 MATTERS = 0.9  # of the bound, what is left of it at the best rates, for searching them to pay
+RATES = 9  # tried at one batch size: a further one is far from its best, or near to one of them
 LONGEST = 1.5  # a run is worth no more than so many times the one to use: it ends there
 
 
@@ -42,7 +43,7 @@ def settling_of(
         return None
     everyone = sorted({decision.used, *decision.open, *decision.tied})
     unsure = _unsure_rates(contest.sizes(everyone), short or {}, policy)
-    rates = _telling(contest, unsure, policy)
+    rates = _telling(contest, [s for s in unsure if (short or {})[s].tried < RATES], policy)
     if decision.status not in ("undecided", "unproven"):
         return Settling((), None, None, None, None, rates) if rates else None
     if len(everyone) < 2:
