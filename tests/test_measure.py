@@ -307,20 +307,24 @@ def test_known_costs_are_found_again_and_the_prediction_is_verified(digits: Subj
 
 
 class Threaded:
-    """Examples per second in all, with so many threads for each of the copies, are known."""
+    """Examples per second in all, with so many threads for each of the copies, are known; a
+    neighbour halves what the first probe sees, if it is `slowed`."""
 
-    def __init__(self, *totals: float) -> None:
+    def __init__(self, totals: Sequence[float], slowed: bool) -> None:
         self.totals = dict(zip((1, 2, 4), totals, strict=True))
+        self.slowed = slowed
 
     def call(self, function: Any, argument: Any, timeout_seconds: float, copies: int = 1) -> Any:
         step = copies * argument.batch_size / self.totals[argument.subject.threads]
+        step, self.slowed = step * (2 if self.slowed else 1), False
         return [Outcome(reading(step, 100.0, 2000.0), "returned")] * copies
 
 
 def test_a_trial_has_more_threads_where_that_is_clearly_faster_alone(digits: Subject) -> None:
     told = [(1244, 1248, 1240), (1000, 1300, 1310), (1000, 1080, 1180), (900, 700, 500)]
-    found = [threads_per_trial(Threaded(*totals), digits, 64, 4)[0] for totals in told]
-    assert found == [1, 2, 2, 1]
+    for slowed in (False, True):
+        found = [threads_per_trial(Threaded(of, slowed), digits, 64, 4)[0] for of in told]
+        assert found == [1, 2, 2, 1]
 
 
 def rounds_of(paces: Sequence[float], noise: float, digits: Subject) -> list[BatchSizeProfile]:

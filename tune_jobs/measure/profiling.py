@@ -352,8 +352,10 @@ def threads_per_trial(
     Returns:
         The threads, and examples per second in total for each number tried (1, 2, 4 ... all).
     """
+    tried = sorted({2**k for k in range(cpus.bit_length()) if 2**k <= cpus} | {cpus})
     totals: dict[int, float] = {}
-    for threads in sorted({2**k for k in range(cpus.bit_length()) if 2**k <= cpus} | {cpus}):
+
+    def probe(threads: int) -> None:
         request = ProbeRequest(
             replace(subject, threads=threads), batch_size, batch_size, seconds, FEWEST_UPDATES
         )
@@ -362,10 +364,19 @@ def threads_per_trial(
         )
         steps = [statistics.median(o.value.update_seconds) for o in outcomes if o.value]
         if len(steps) == len(outcomes):
-            totals[threads] = sum(batch_size / step for step in steps)
-    most = max(totals.values(), default=0.0)
-    best = min((t for t in totals if CLEARLY_SLOWER * totals[t] >= most), default=1)
-    return best, totals
+            found = sum(batch_size / step for step in steps)
+            totals[threads] = max(found, totals.get(threads, 0.0))
+
+    def best() -> int:
+        most = max(totals.values(), default=0.0)
+        return min((t for t in totals if CLEARLY_SLOWER * totals[t] >= most), default=1)
+
+    for threads in tried:
+        probe(threads)
+    if (first := best()) > tried[0]:  # a neighbour may have slowed down one of the two
+        probe(tried[0])
+        probe(first)
+    return best(), totals
 
 
 def to_profiles(
