@@ -35,7 +35,7 @@ from tune_jobs.tuning.kept import Kept
 from tune_jobs.tuning.planned import Asked
 from tune_jobs.tuning.requests import TrialRequest, evened
 from tune_jobs.tuning.stages import Stage
-from tune_jobs.tuning.starting import AHEAD, Start, begun_ahead
+from tune_jobs.tuning.starting import AHEAD, await_ahead, begun_ahead, start_ray
 
 SIZES, TRIALS = (16, 64, 512), 6
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +91,8 @@ def test_trials_have_the_processes_that_were_begun_with_ray(
                  "RAY_enable_metrics_collection", "RAY_IGNORE_UNHANDLED_ERRORS"):  # fmt: skip
         monkeypatch.setenv(name, told.get(name, ""))
         monkeypatch.delenv(name) if name not in told else None
-    Start(ROOT, lambda line: None).wait()
+    start_ray(ROOT)
+    await_ahead()
     try:
         ahead = begun_ahead()
         assert len(ahead) == ray.cluster_resources()["CPU"]

@@ -60,7 +60,6 @@ from tune_jobs.tuning.measuring import (
 )
 from tune_jobs.tuning.planned import TRIES, Asked
 from tune_jobs.tuning.stages import Stage
-from tune_jobs.tuning.starting import Start
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,7 +68,7 @@ ROOT = Path(__file__).resolve().parents[1]
 class Job:
     """What the stages of one sweep work with; `uri` is MLflow's store, None without one;
     `data_path` the data set's file, None for a user's workload; `fresh` are processes to measure in
-    and `start` a Ray that were begun ahead; `aside` is what goes on beside the stages."""
+    that were begun ahead; `aside` is what goes on beside the stages."""
 
     config: SweepConfig
     store: SweepStore
@@ -80,7 +79,6 @@ class Job:
     progress: Progress
     allowance: Allowance
     fresh: FreshProcesses | None = None
-    start: Start | None = None
     aside: Aside = field(default_factory=Aside)
 
     def say(self, line: str) -> None:
@@ -104,7 +102,7 @@ def sweep(job: Job) -> None:
 def _sweep(job: Job) -> None:
     config, store = job.config, job.store
     of_data = data_facts(config, job.data_path, store)
-    cluster = join(config, store, ROOT, job.say, job.start)
+    cluster = join(config, store, ROOT, job.say)
     store.write_config(config)
     facts = environment.describe(ROOT) | job_facts(cluster) | of_data
     store.write_environment(facts)

@@ -33,7 +33,6 @@ from tune_jobs.reporting.table import say, wide_console
 if TYPE_CHECKING:
     from tune_jobs.measure.fresh import FreshProcesses
     from tune_jobs.store import SweepStore
-    from tune_jobs.tuning.starting import Start
 
 
 def main() -> int:
@@ -86,32 +85,29 @@ def begin(config: SweepConfig, store: SweepStore, action: Action, console: Conso
     config = to_be_kept(config)  # from here on `uri` alone holds a password
     with held(store):
         told = Progress(console), Allowance(config.minutes)
-        with ahead(store, console) as begun:
+        with ahead(store) as fresh:
             data = preparing.data(config)
-            from tune_jobs.one_sweep import Job, sweep
+            from tune_jobs.tuning import joining
 
-            sweep(Job(config, store, data, uri, console, action, *told, *begun))
+            joining.start(config, ROOT, partial(say, console))
+            from tune_jobs.one_sweep import Job, sweep  # as Ray's processes import
+
+            sweep(Job(config, store, data, uri, console, action, *told, fresh))
 
 
 @contextmanager
-def ahead(
-    store: SweepStore, console: Console
-) -> Iterator[tuple[FreshProcesses | None, Start | None]]:
-    """What will measure on this machine, where something will, and a Ray of its own, begun while
-    this process imports what it needs; None in the place of what is not begun."""
-    if cluster_address(os.environ):
-        yield None, None
-        return
+def ahead(store: SweepStore) -> Iterator[FreshProcesses | None]:
+    """What will measure on this machine imports torch meanwhile; None where nothing will."""
     from tune_jobs.measure.fresh import FreshProcesses
 
-    fresh = None if store.profiles.exists() else FreshProcesses(shows=False)
-    from tune_jobs.tuning.starting import Start
-
+    if store.profiles.exists() or cluster_address(os.environ):
+        yield None
+        return
+    fresh = FreshProcesses(shows=False)
     try:
-        yield fresh, Start(ROOT, partial(say, console))
+        yield fresh
     finally:
-        if fresh is not None:
-            fresh.close()
+        fresh.close()
 
 
 def compare(sweeps: Sequence[tuple[SweepConfig, SweepStore]], console: Console) -> None:

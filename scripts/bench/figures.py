@@ -232,7 +232,6 @@ def until_first() -> None:
     import ray
     from rich.console import Console
 
-    from tune_jobs import one_sweep as of
     from tune_jobs import preparing
     from tune_jobs.command_line import Action
     from tune_jobs.config import SweepConfig
@@ -241,6 +240,7 @@ def until_first() -> None:
     from tune_jobs.reporting.progress import Progress
     from tune_jobs.store import SweepStore
     from tune_jobs.sweep import ahead
+    from tune_jobs.tuning import joining
 
     class First(Progress):
         def __call__(self, record: Begun | Measurement | TrialResult) -> None:
@@ -255,9 +255,12 @@ def until_first() -> None:
         store.create()
         told = First(console), Allowance(None)
         uri = f"sqlite:///{folder}/mlflow.db"
-        with ahead(store, console) as begun:
+        with ahead(store) as fresh:
             data = preparing.data(config)
-            of.sweep(of.Job(config, store, data, uri, console, Action(), *told, *begun))
+            joining.start(config, ROOT, lambda line: None)
+            from tune_jobs import one_sweep as of
+
+            of.sweep(of.Job(config, store, data, uri, console, Action(), *told, fresh))
 
 
 def _told(line: Sequence[str]) -> dict[str, Any]:

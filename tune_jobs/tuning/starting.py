@@ -1,7 +1,8 @@
-"""Ray's start: a cluster is joined, or a Ray of this machine begun, while the driver imports.
+"""Ray's start: a cluster is joined, or a Ray of this machine begun.
 
-A Ray of this machine begins a process for each CPU, in which what trials need is imported at once;
-`kept.take_those_begun_ahead` has Ray Tune use them. All processes have the driver's environment.
+A Ray of this machine begins a process for each CPU, in which what trials need is imported while the
+driver imports the rest; `kept.take_those_begun_ahead` has Ray Tune use them. All processes have the
+driver's environment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,29 +36,12 @@ FEW_CPUS = 8  # a process each, of half a gigabyte
 READY_SECONDS = 60.0
 
 
-class Start:
-    """Ray's start on this machine, on a thread, which stays: the kernel ends Ray's processes with
-    the thread that began them. `wait` raises what `start_ray` does."""
-
-    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
-        self._started: Future[None] = Future()
-        threading.Thread(target=self._run, args=(root, say), daemon=True).start()
-
-    def _run(self, root: Path, say: Callable[[str], None]) -> None:
-        try:
-            start_ray(root, say)
-            self._started.set_result(None)
-        except Exception as error:
-            self._started.set_exception(error)
-        threading.Event().wait()
-
-    def wait(self) -> None:
-        """Until Ray is there, and its first processes have imported what they need."""
-        self._started.result()
-        until = time.monotonic() + READY_SECONDS
-        awaited = ray.cluster_resources()["CPU"] if os.environ.get(AHEAD) == "1" else 0
-        while len(begun_ahead()) < awaited and time.monotonic() < until:
-            time.sleep(0.1)
+def await_ahead() -> None:
+    """Until the processes that a Ray of this machine began have imported what trials need."""
+    until = time.monotonic() + READY_SECONDS
+    awaited = ray.cluster_resources()["CPU"] if os.environ.get(AHEAD) == "1" else 0
+    while len(begun_ahead()) < awaited and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def tell_ready() -> None:
@@ -141,9 +124,7 @@ def _this_machine_alone(wanted: bool) -> Iterator[None]:
 
 def _init(options: dict[str, object], address: str | None, say: Callable[[str], None]) -> None:
     """ray.init, begun again where a busy machine did not start the node within Ray's 30 s: what Ray
-    logs of that, with the end of a log of its own, helps nobody. Nor does that a thread sets no
-    handler of SIGTERM."""
-    logging.getLogger("ray._private.worker").addFilter(lambda said: "SIGTERM" not in said.msg)
+    logs of that, with the end of a log of its own, helps nobody."""
     services = logging.getLogger("ray._private.services")
     for attempts_left in reversed(range(STARTS)):
         level = services.level
