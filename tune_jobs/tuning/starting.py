@@ -18,7 +18,6 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
-from ray._private.node import Node
 from ray._private.utils import get_num_cpus
 
 from tune_jobs.environment import cluster_address
@@ -28,7 +27,6 @@ from tune_jobs.tuning.host import check_address, not_joined, object_store, short
 
 STARTS = 5  # of Ray, on a machine that is too busy for its 30 s
 START_TIMED_OUT = "timed out during startup"  # of Ray's message, ray/_private/node.py
-UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 AHEAD = "RAY_prestart_worker_first_driver"
 IMPORTED = "tune_jobs.tuning.imported"
 READY = "imported-"  # begins the name of a file that each leaves in the session's folder then
@@ -85,7 +83,7 @@ def start_ray(root: Path, say: Callable[[str], None] = lambda _: None) -> None:
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Ray puts an abort with a C++ stack in the place of the handler of SIGTERM.
     handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
-    with _this_machine_alone(address is None):
+    with _on_loopback(address is None):
         _init(options, address, say)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
@@ -101,25 +99,18 @@ def _of_processes(environment: MutableMapping[str, str], root: Path) -> None:
 
 
 @contextmanager
-def _this_machine_alone(wanted: bool) -> Iterator[None]:
-    """A node that is started meanwhile listens on 127.0.0.1 alone, and has no part that only a
-    cluster, a dashboard or a driver that prints what trials print would use.
+def _on_loopback(wanted: bool) -> Iterator[None]:
+    """A node that is started meanwhile listens on 127.0.0.1 alone.
 
-    Ray does the first by itself on a Mac, and on Linux listens on every interface: this is the
-    switch between the two. Given as `_node_ip_address`, 127.0.0.1 is replaced by an outer address.
-    Each of the parts is a Python process: three of them import for some seconds.
+    Ray does so by itself on a Mac, and on Linux listens on every interface: this is the switch
+    between the two. Given as `_node_ip_address`, 127.0.0.1 is replaced by an outer address.
     """
     before = ray_constants.ENABLE_RAY_CLUSTER
-    parts = {name: getattr(Node, name) for name in UNUSED} if wanted else {}
     ray_constants.ENABLE_RAY_CLUSTER = before and not wanted
-    for name in parts:
-        setattr(Node, name, lambda *_, **__: None)
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
-        for name, start in parts.items():
-            setattr(Node, name, start)
 
 
 def _init(options: dict[str, object], address: str | None, say: Callable[[str], None]) -> None:
