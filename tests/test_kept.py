@@ -87,10 +87,12 @@ def test_trials_have_the_processes_that_were_begun_with_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": "", AHEAD: "1"}  # all as before afterwards
-    for name in (*told, "RAY_enable_worker_prestart", "RAY_preload_python_modules",
-                 "RAY_enable_metrics_collection", "RAY_IGNORE_UNHANDLED_ERRORS"):  # fmt: skip
+    for name in (*told, "PL_DISABLE_FORK", "RAY_enable_worker_prestart",
+                 "RAY_preload_python_modules", "RAY_enable_metrics_collection",
+                 "RAY_IGNORE_UNHANDLED_ERRORS"):  # fmt: skip
         monkeypatch.setenv(name, told.get(name, ""))
-        monkeypatch.delenv(name) if name not in told else None
+        if name not in told:
+            monkeypatch.delenv(name)
     start_ray(ROOT)
     await_ahead()
     try:

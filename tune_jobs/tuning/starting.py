@@ -93,6 +93,7 @@ def _of_processes(environment: MutableMapping[str, str], root: Path) -> None:
     """What the processes of a Ray that is started in this environment are to know."""
     path = [str(root), *filter(None, [environment.get("PYTHONPATH")])]  # the user's own
     environment["PYTHONPATH"] = os.pathsep.join(path)
+    environment.setdefault("PL_DISABLE_FORK", "1")  # as Ray Tune has its trials be told
     environment.setdefault("RAY_enable_worker_prestart", "0")  # further ones, which none would use
     environment.setdefault(AHEAD, str(int(get_num_cpus() <= FEW_CPUS)))
     environment.setdefault("RAY_preload_python_modules", IMPORTED)
