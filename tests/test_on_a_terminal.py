@@ -62,7 +62,8 @@ def test_a_sweep_on_a_terminal_shows_how_each_batch_size_stands(
     assert "leading" in states and states <= {
         "waiting", "racing", "leading", "dropped", "confirming", "open", "tied",
     }  # fmt: skip
-    told = re.findall(r"b\d+-lr\S+ \((\w[^)]*)\)", " ".join(p for p in panels if p[0] == "s"))
+    searching = "\n".join(p for p in panels if p[0] == "s")  # a line ends at the terminal's edge
+    told = re.findall(r"b\d+-lr\S+ \((\w[^)\r\n]*)\)", searching)
     assert told and set(told) <= PURPOSES
     assert re.search(r"now: b\d+-lr\S+ \(seed [12]", text)
     assert re.search(r"about \d+ s to the next look", text)
